@@ -1,0 +1,1 @@
+"""A load-driven autoscaler for plain KVM hosts, through libvirt."""

@@ -1,0 +1,1 @@
+"""The decision: types, signals, strategies, limits, admission and the reconcile plan, all pure."""

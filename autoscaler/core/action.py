@@ -1,0 +1,80 @@
+"""What the controller asks to be done, and what became of it."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from autoscaler.core.errors import HypervisorErrorKind
+from autoscaler.core.policy import Image, Machine
+
+
+@dataclass(frozen=True, slots=True)
+class Clone:
+    """Make one instance: overlay on the golden image, domain with ownership element, start."""
+
+    group: str
+    host: str
+    instance: str
+    image: Image
+    machine: Machine
+
+
+@dataclass(frozen=True, slots=True)
+class Remove:
+    """Take one instance away: shut down, destroy after the deadline, undefine, delete its overlay."""
+
+    group: str
+    host: str
+    instance: str
+    reason: str
+    deadline_seconds: float
+
+
+Action = Clone | Remove
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """An action that was committed to the journal before anything acted; `id` is its row."""
+
+    id: int
+    at: float
+    action: Action
+
+
+class IntentState(StrEnum):
+    """How far an intent has come."""
+
+    OPEN = "open"
+    """Waiting for a worker, or under way."""
+    UNKNOWN = "unknown"
+    """A mutating call exceeded its deadline: counted, neither undone nor repeated until a listing settled it."""
+    DONE = "done"
+    FAILED = "failed"
+    """Not done; what it had begun was undone."""
+
+
+@dataclass(frozen=True, slots=True)
+class InFlight:
+    """An intent that has not ended, with the last step it began."""
+
+    intent: Intent
+    state: IntentState
+    step: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why an action failed."""
+
+    kind: HypervisorErrorKind
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """An intent that ended since the last observation; times are seconds since the epoch."""
+
+    intent: Intent
+    state: IntentState
+    ended_at: float
+    failure: Failure | None = None

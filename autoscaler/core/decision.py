@@ -1,0 +1,87 @@
+"""The record of one decision: what was seen, wished, limited and granted. English is made elsewhere."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+Parameter = int | float | str
+
+
+class ReasonCode(StrEnum):
+    """Everything that can decide or change a count, or hold a group where it is."""
+
+    FIXED_SIZE = "fixed_size"
+    TARGET_EXCEEDED = "target_exceeded"
+    TARGET_UNDERRUN = "target_underrun"
+    WITHIN_TARGET = "within_target"
+    WITHIN_TOLERANCE = "within_tolerance"
+    NO_SIGNAL = "no_signal"
+    HELD_BY_OPERATOR = "held_by_operator"
+    RAISED_TO_MIN = "raised_to_min"
+    SCALE_OUT_LIMITED_BY_MAX = "scale_out_limited_by_max"
+    LOWERED_TO_MAX = "lowered_to_max"
+    HELD_BY_STABILIZATION = "held_by_stabilization"
+    HELD_BY_COOLDOWN = "held_by_cooldown"
+    HELD_BY_MISSING_LOAD = "held_by_missing_load"
+    HELD_BY_UNFILLED_WINDOW = "held_by_unfilled_window"
+    HELD_BY_UNKNOWN_INVENTORY = "held_by_unknown_inventory"
+    HELD_BY_INSTANCES_NOT_READY = "held_by_instances_not_ready"
+    HELD_BY_LAUNCH_BACKOFF = "held_by_launch_backoff"
+    HELD_BY_OCCUPIED_MAX = "held_by_occupied_max"
+    HELD_BY_BUSY_REMOVALS = "held_by_busy_removals"
+    PAUSED = "paused"
+    SHADOW = "shadow"
+    REPLACES_FAILED_INSTANCE = "replaces_failed_instance"
+    READY_TIMEOUT = "ready_timeout"
+    CLOCK_SET_BACK = "clock_set_back"
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """A code and its figures."""
+
+    code: ReasonCode
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """One metric of a group as the strategies saw it."""
+
+    metric: str
+    value: float | None
+    """The load over the window, a fraction of one instance's capacity; None where nothing was measured."""
+    latest: float | None
+    age_seconds: float | None
+    """How old the newest sample is."""
+    target: float
+    measured: int
+    warming: int
+    missing: int
+    window_seconds: float
+    window_full: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Recommendation:
+    """What one strategy wishes; None where it cannot tell."""
+
+    strategy: str
+    count: int | None
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Recommended by the strategies, desired after the behaviour's limits, admitted after the hosts' limits."""
+
+    group: str
+    at: float
+    current: int
+    """The count that was admitted before."""
+    inputs: tuple[Input, ...]
+    recommendations: tuple[Recommendation, ...]
+    recommended: int
+    desired: int
+    admitted: int
+    reasons: tuple[Reason, ...]

@@ -1,0 +1,81 @@
+"""What the controller remembers from tick to tick. Serialisable; restoring it at any tick changes no later decision."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from autoscaler.core.observation import DomainCounters
+
+
+@dataclass(frozen=True, slots=True)
+class LoadSample:
+    """A group's load at one tick. `low` and `high` bound the demand in busy instances (the sum of their loads)."""
+
+    at: float
+    value: float | None
+    low: float
+    """Demand if what is warming or missing carries nothing."""
+    high: float
+    """Demand if what is warming or missing is fully loaded."""
+    measured: int
+    warming: int
+    missing: int
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """A combined recommendation at one tick, for the stabilization windows."""
+
+    at: float
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceMemory:
+    """What is remembered of one instance."""
+
+    started_at: float
+    """When it was first seen running."""
+    ready_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Override:
+    """A size an operator holds a group at, until a time."""
+
+    count: int
+    until: float
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class GroupMemory:
+    """What is remembered of one group."""
+
+    admitted: int | None = None
+    sequence: int = 0
+    """How many instance ids were given out."""
+    samples: Mapping[str, tuple[LoadSample, ...]] = field(default_factory=dict)
+    """Per metric, the window's samples, oldest first."""
+    wishes: tuple[Wish, ...] = ()
+    scaled_out_at: float | None = None
+    scaled_in_at: float | None = None
+    instances: Mapping[str, InstanceMemory] = field(default_factory=dict)
+    loads: Mapping[str, float] = field(default_factory=dict)
+    """The latest load of each instance, by instance id."""
+    override: Override | None = None
+    paused: bool = False
+    failures: int = 0
+    """Launches that failed in a row."""
+    retry_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What is remembered of everything."""
+
+    controller: str
+    """The controller's UUID, made once per state directory."""
+    at: float | None = None
+    groups: Mapping[str, GroupMemory] = field(default_factory=dict)
+    counters: Mapping[str, DomainCounters] = field(default_factory=dict)
+    """The previous counters, by domain UUID."""

@@ -1,0 +1,127 @@
+"""Everything one tick may know. Times are seconds since the epoch unless the name says otherwise."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from autoscaler.core.action import InFlight, Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """What could not be read, and why. Never empty, never zero."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class HostSample:
+    """What a host's own kernel says of its load; a figure the kernel does not give is None."""
+
+    host: str
+    cpu_count: int
+    cpu_busy_share: float | None
+    """Share of all cores' time not idle since the previous sample; None on the first."""
+    load_1m: float | None
+    memory_total_bytes: int
+    memory_available_bytes: int
+    psi_cpu_share: float | None = None
+    """`some avg10` of /proc/pressure, as a fraction."""
+    psi_memory_share: float | None = None
+    psi_io_share: float | None = None
+
+
+class DomainState(StrEnum):
+    """libvirt's states of a domain, by the names virsh users know."""
+
+    RUNNING = "running"
+    PAUSED = "paused"
+    IN_SHUTDOWN = "in_shutdown"
+    SHUTOFF = "shutoff"
+    CRASHED = "crashed"
+    SUSPENDED = "pmsuspended"
+    UNDEFINED = "no_state"
+
+
+@dataclass(frozen=True, slots=True)
+class Ownership:
+    """The element in a domain's metadata that says whose it is."""
+
+    controller: str
+    group: str
+    instance: str
+    image_digest: str
+    """What the clone's golden image was when it was made; empty where it could not be told."""
+    created_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Domain:
+    """A domain as listed on a host, ours or not."""
+
+    host: str
+    uuid: str
+    name: str
+    state: DomainState
+    ownership: Ownership | None
+    answers: bool | None = None
+    """Whether the guest agent answered; None where it was not asked or could not be told."""
+
+
+@dataclass(frozen=True, slots=True)
+class DomainCounters:
+    """Raw monotone counters of one running domain; what a driver does not give is None, not 0."""
+
+    uuid: str
+    read_at_seconds: float
+    """The sampler's monotonic clock when this was read; only differences have a meaning."""
+    vcpus: int
+    vcpu_time_seconds: float | None
+    """Σ over vCPUs of the time they ran."""
+    vcpu_delay_seconds: float | None
+    """Σ over vCPUs of the time they wanted to run and could not."""
+
+
+@dataclass(frozen=True, slots=True)
+class HostInventory:
+    """All domains of one host."""
+
+    host: str
+    domains: tuple[Domain, ...]
+
+
+class Change(StrEnum):
+    """What an operator can ask of a group."""
+
+    SCALE = "scale"
+    AUTO = "auto"
+    PAUSE = "pause"
+    RESUME = "resume"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """An operator's request, a row of the journal until a tick has taken it into memory."""
+
+    id: int
+    at: float
+    by: str
+    group: str
+    change: Change
+    count: int | None = None
+    for_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """All inputs of one `step`."""
+
+    at: float
+    interval_seconds: float
+    hosts: Mapping[str, HostSample | Unknown] = field(default_factory=dict)
+    inventory: Mapping[str, HostInventory | Unknown] = field(default_factory=dict)
+    domains: Mapping[str, DomainCounters] = field(default_factory=dict)
+    """By domain UUID."""
+    in_flight: tuple[InFlight, ...] = ()
+    outcomes: tuple[Outcome, ...] = ()
+    requests: tuple[Request, ...] = ()

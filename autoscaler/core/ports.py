@@ -1,0 +1,79 @@
+"""What the edges give to the ones that lean on them: a host's hypervisor, real or simulated."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from autoscaler.core.action import Clone
+from autoscaler.core.observation import DomainCounters, HostInventory, Ownership
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeRef:
+    """A volume that was made for an instance, as the ledger keeps it."""
+
+    host: str
+    pool: str
+    name: str
+    instance: str
+
+
+class Hypervisor(Protocol):
+    """One host. Every method raises `HypervisorError`; none blocks longer than its own deadline.
+
+    Methods that name an instance act only on the domain that carries this controller's ownership element with that
+    instance id; a domain of the same name that is not ours raises `EXISTS` (when creating) and is never touched.
+    """
+
+    @property
+    def host(self) -> str:
+        """The host's name in the configuration."""
+        ...
+
+    def inventory(self) -> HostInventory:
+        """List all domains, ours or not, with state, ownership, and whether our running ones' agents answer."""
+        ...
+
+    def counters(self) -> Mapping[str, DomainCounters]:
+        """Raw counters of every running domain, by UUID."""
+        ...
+
+    def validate(self, clone: Clone) -> None:
+        """Raise unless pool, golden image (qcow2), network and name allow this clone; changes nothing."""
+        ...
+
+    def image_digest(self, clone: Clone) -> str:
+        """Identify the golden image as it is now."""
+        ...
+
+    def create_overlay(self, clone: Clone, volume: VolumeRef) -> None:
+        """Make a qcow2 overlay on the golden image, in the image's pool, with the backing format given."""
+        ...
+
+    def define(self, clone: Clone, volume: VolumeRef, ownership: Ownership) -> None:
+        """Define the instance's domain with its ownership element."""
+        ...
+
+    def start(self, instance: str) -> None:
+        """Start the instance's domain; a running one is left as it is."""
+        ...
+
+    def running(self, instance: str) -> bool | None:
+        """Whether the instance's domain is running (in any state but off); None where there is no such domain."""
+        ...
+
+    def request_shutdown(self, instance: str) -> None:
+        """Ask the guest to shut down: agent first, then ACPI. Returns without waiting for it."""
+        ...
+
+    def destroy(self, instance: str) -> None:
+        """Power the instance off; a domain that is off or gone is left as it is."""
+        ...
+
+    def undefine(self, instance: str) -> None:
+        """Remove the domain's definition and what libvirt keeps beside it; a domain that is gone is no error."""
+        ...
+
+    def delete_volume(self, volume: VolumeRef) -> None:
+        """Delete the volume; one that is gone is no error."""
+        ...

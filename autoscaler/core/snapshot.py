@@ -1,0 +1,132 @@
+"""What the last finished tick left for those who look: metrics, page and commands. Immutable, swapped in whole."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from autoscaler.core.decision import Decision
+from autoscaler.core.memory import Override
+from autoscaler.core.observation import HostSample
+from autoscaler.core.policy import Mode, Size
+
+
+class InstanceState(StrEnum):
+    """Where an instance is in its life."""
+
+    REQUESTED = "requested"
+    CLONING = "cloning"
+    BOOTING = "booting"
+    READY = "ready"
+    STOPPING = "stopping"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceStatus:
+    """One instance; `load` is a fraction of its capacity, None where it was not measured."""
+
+    instance: str
+    host: str
+    state: InstanceState
+    since: float
+    load: float | None = None
+    detail: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GroupStatus:
+    """One group after a tick; `size` and `decision` are None for a group whose policy file vanished."""
+
+    group: str
+    mode: Mode
+    size: Size | None
+    paused: bool
+    override: Override | None
+    decision: Decision | None
+    instances: tuple[InstanceStatus, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HostStatus:
+    """One host; `why` says what could not be read."""
+
+    host: str
+    connected: bool
+    why: str | None
+    sample: HostSample | None
+
+
+@dataclass(frozen=True, slots=True)
+class TickStatus:
+    """The last finished tick."""
+
+    number: int
+    at: float
+    duration_seconds: float
+    lateness_seconds: float
+    """How much later than the interval asked for it began."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReloadStatus:
+    """What became of the last reading of the policy files."""
+
+    ok: bool
+    at: float
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Durations:
+    """A cumulative histogram in Prometheus' sense: `buckets[i]` counts durations up to `bounds[i]` seconds."""
+
+    bounds: tuple[float, ...] = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0)
+    buckets: tuple[int, ...] = (0,) * 11
+    count: int = 0
+    sum_seconds: float = 0.0
+
+    def add(self, seconds: float) -> "Durations":
+        """Return the histogram with one more duration."""
+        buckets = tuple(n + (seconds <= bound) for n, bound in zip(self.buckets, self.bounds, strict=True))
+        return Durations(self.bounds, buckets, self.count + 1, self.sum_seconds + seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class GroupTotals:
+    """Monotone counts since the daemon's start, of one group."""
+
+    reasons: Mapping[str, int] = field(default_factory=dict)
+    """Decisions by reason code."""
+    failures: Mapping[str, int] = field(default_factory=dict)
+    """Failed actions by kind of error."""
+    clones: Durations = field(default_factory=Durations)
+    """From the intent to the started domain."""
+    launches: Durations = field(default_factory=Durations)
+    """From the intent to ready."""
+    removals: Durations = field(default_factory=Durations)
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Monotone counts since the daemon's start."""
+
+    groups: Mapping[str, GroupTotals] = field(default_factory=dict)
+    ticks: Durations = field(default_factory=Durations)
+    tick_failures: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Everything there is to see."""
+
+    version: str
+    controller: str
+    started_at: float
+    at: float
+    interval_seconds: float
+    tick: TickStatus | None = None
+    last_success_at: float | None = None
+    reload: ReloadStatus | None = None
+    hosts: tuple[HostStatus, ...] = ()
+    groups: tuple[GroupStatus, ...] = ()
+    totals: Totals = field(default_factory=Totals)

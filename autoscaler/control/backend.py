@@ -1,0 +1,30 @@
+"""What the control server asks of the daemon."""
+
+from typing import Protocol
+
+from autoscaler.core.decision import Decision
+from autoscaler.core.observation import Change, Request
+from autoscaler.core.snapshot import ReloadStatus, Snapshot
+
+
+class Backend(Protocol):
+    """The daemon as the control socket sees it; called from several threads at once."""
+
+    def snapshot(self) -> Snapshot | None:
+        """Return what the last tick left; None before the first has finished."""
+        ...
+
+    def change(self, by: str, group: str, change: Change, count: int | None, for_seconds: float | None) -> Request:
+        """Journal an operator's request for the next tick. Raises `ControlError` when it is refused."""
+        ...
+
+    def explain(self, group: str, at: float | None) -> Decision:
+        """Return the group's latest decision at or before `at` (seconds since the epoch).
+
+        Raises `ControlError` when there is none.
+        """
+        ...
+
+    def reload(self, by: str) -> ReloadStatus:
+        """Read the policy files again and say what became of it."""
+        ...

@@ -1,0 +1,113 @@
+"""One JSON object per line, each way.
+
+A request is ``{"command": "scale", "arguments": {"group": "web", "count": 3, "for_seconds": 3600}}``; its answer is
+``{"ok": true, "result": ...}`` or ``{"ok": false, "error": "..."}``. ``arguments`` may be left out when there are none.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from autoscaler.core.errors import ControlError
+
+MAX_REQUEST_BYTES = 64 * 1024
+DEFAULT_HOLD_SECONDS = 3600.0
+
+ARGUMENTS: Mapping[str, frozenset[str]] = {
+    "status": frozenset(),
+    "explain": frozenset({"group", "at"}),
+    "scale": frozenset({"group", "count", "for_seconds"}),
+    "pause": frozenset({"group"}),
+    "resume": frozenset({"group"}),
+    "reload": frozenset(),
+}
+"""Every command with the arguments it takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request as it came over the socket: a known command, and only arguments that it takes."""
+
+    command: str
+    arguments: Mapping[str, Any]
+
+    def group(self) -> str:
+        """Return the group's name. Raises `ControlError` when it is missing or no text."""
+        value = self.arguments.get("group")
+        if not isinstance(value, str) or not value:
+            raise self.wrong("group", "the name of a group", value)
+        return value
+
+    def count(self) -> int | None:
+        """Return the size asked for, None for ``auto``. Raises `ControlError` for anything else."""
+        value = self.arguments.get("count")
+        if value == "auto":
+            return None
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            raise self.wrong("count", 'a whole number of 0 or more, or "auto"', value)
+        return value
+
+    def seconds(self, name: str) -> float | None:
+        """Return a time or duration in seconds, None when left out. Raises `ControlError` unless it is above 0."""
+        value = self.arguments.get(name)
+        if value is None:
+            return None
+        if not isinstance(value, int | float) or isinstance(value, bool) or not _is_above_zero(value):
+            raise self.wrong(name, "a number of seconds above 0", value)
+        return float(value)
+
+    def wrong(self, name: str, wanted: str, got: object) -> ControlError:
+        """Say which argument of which command is wrong."""
+        shown = "nothing" if got is None else json.dumps(got)[:60]
+        return ControlError(f'{self.command}: "{name}" must be {wanted}, not {shown}')
+
+
+def _is_above_zero(value: float) -> bool:
+    try:
+        return math.isfinite(value) and value > 0
+    except OverflowError:  # a whole number beyond the range of a float
+        return False
+
+
+def parse_call(line: bytes) -> Call:
+    """Read one request. Raises `ControlError` saying what is wrong and where."""
+    try:
+        data = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ControlError(f"the request is no JSON: column {error.colno}: {error.msg}") from error
+    except (UnicodeDecodeError, RecursionError, ValueError) as error:
+        raise ControlError("the request is no JSON that can be read: send one object, in UTF-8, on one line") from error
+    if not isinstance(data, dict):
+        raise ControlError('the request must be an object like {"command": "status"}')
+    unknown = sorted(data.keys() - {"command", "arguments"})
+    if unknown:
+        raise ControlError(f'the request has an unknown key "{unknown[0]}"; known: command, arguments')
+    return _checked(data.get("command"), data.get("arguments", {}))
+
+
+def _checked(command: object, arguments: object) -> Call:
+    if not isinstance(command, str) or command not in ARGUMENTS:
+        raise ControlError(f'unknown command {json.dumps(command)[:60]}; "command" is one of: {", ".join(ARGUMENTS)}')
+    if not isinstance(arguments, dict):
+        raise ControlError(f'{command}: "arguments" must be an object, not {json.dumps(arguments)[:60]}')
+    unknown = sorted(arguments.keys() - ARGUMENTS[command])
+    if unknown:
+        known = ", ".join(sorted(ARGUMENTS[command])) or "none"
+        raise ControlError(f'{command}: unknown argument "{unknown[0]}"; known: {known}')
+    return Call(command, arguments)
+
+
+def answer(result: object) -> bytes:
+    """Render the answer of a request that was carried out; `result` is plain JSON data."""
+    return _line({"ok": True, "result": result})
+
+
+def refusal(error: str) -> bytes:
+    """Render the answer of a request that was refused."""
+    return _line({"ok": False, "error": error})
+
+
+def _line(data: object) -> bytes:
+    return json.dumps(data, allow_nan=False).encode() + b"\n"

@@ -25,10 +25,9 @@ class ReasonCode(StrEnum):
     HELD_BY_MISSING_LOAD = "held_by_missing_load"
     HELD_BY_UNFILLED_WINDOW = "held_by_unfilled_window"
     HELD_BY_UNKNOWN_INVENTORY = "held_by_unknown_inventory"
-    HELD_BY_INSTANCES_NOT_READY = "held_by_instances_not_ready"
     HELD_BY_LAUNCH_BACKOFF = "held_by_launch_backoff"
+    HELD_BY_REMOVAL_BACKOFF = "held_by_removal_backoff"
     HELD_BY_OCCUPIED_MAX = "held_by_occupied_max"
-    HELD_BY_BUSY_REMOVALS = "held_by_busy_removals"
     PAUSED = "paused"
     SHADOW = "shadow"
     REPLACES_FAILED_INSTANCE = "replaces_failed_instance"
@@ -42,6 +41,11 @@ class Reason:
 
     code: ReasonCode
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
+
+
+def because(code: ReasonCode, **parameters: Parameter) -> Reason:
+    """Make a reason."""
+    return Reason(code, parameters)
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,6 +45,8 @@ class HypervisorErrorKind(StrEnum):
     DENIED = "denied"
     INVALID = "invalid"
     BUSY = "busy"
+    INTERRUPTED = "interrupted"
+    """The daemon ended in the middle, and what had been begun was undone."""
     FAILED = "failed"
 
 

@@ -67,6 +67,9 @@ class GroupMemory:
     failures: int = 0
     """Launches that failed in a row."""
     retry_at: float | None = None
+    """When the next launch may be tried after failures."""
+    removal_retry_at: float | None = None
+    """When the next removal may be tried after one failed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,6 +70,11 @@ class TargetTracking:
     across: Across = Across.AVG
     over_seconds: float = 60.0
 
+    @property
+    def series(self) -> str:
+        """The name of the series of group samples this strategy reads."""
+        return f"{self.across.value} {self.metric}"
+
 
 @dataclass(frozen=True, slots=True)
 class DirectionLimits:

@@ -1,0 +1,41 @@
+"""Keeping memory right when the wall clock is set back."""
+
+from dataclasses import replace
+
+from autoscaler.core.memory import GroupMemory, InstanceMemory, Memory
+
+
+def set_back(memory: Memory, at: float) -> tuple[Memory, float]:
+    """Shift memory by the difference where `at` is earlier than it; give the seconds it was shifted by.
+
+    Everything remembered keeps its distance to now, so no cooldown or window is frozen until the old time comes again.
+    """
+    if memory.at is None or at >= memory.at:
+        return memory, 0.0
+    seconds = memory.at - at
+    groups = {name: _shift(group, seconds) for name, group in memory.groups.items()}
+    return replace(memory, at=at, groups=groups), seconds
+
+
+def _shift(group: GroupMemory, seconds: float) -> GroupMemory:
+    return replace(
+        group,
+        samples={
+            metric: tuple(replace(sample, at=sample.at - seconds) for sample in samples)
+            for metric, samples in group.samples.items()
+        },
+        wishes=tuple(replace(wish, at=wish.at - seconds) for wish in group.wishes),
+        scaled_out_at=_earlier(group.scaled_out_at, seconds),
+        scaled_in_at=_earlier(group.scaled_in_at, seconds),
+        instances={
+            name: InstanceMemory(instance.started_at - seconds, _earlier(instance.ready_at, seconds))
+            for name, instance in group.instances.items()
+        },
+        override=None if group.override is None else replace(group.override, until=group.override.until - seconds),
+        retry_at=_earlier(group.retry_at, seconds),
+        removal_retry_at=_earlier(group.removal_retry_at, seconds),
+    )
+
+
+def _earlier(at: float | None, seconds: float) -> float | None:
+    return None if at is None else at - seconds

@@ -1,0 +1,126 @@
+"""The instances of a group: what the hosts list, what is in flight, and what is remembered, put together."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from autoscaler.core.action import Clone, InFlight, Remove
+from autoscaler.core.memory import GroupMemory, InstanceMemory
+from autoscaler.core.observation import Domain, DomainState, HostInventory, Observation, Unknown
+from autoscaler.core.policy import Policy, Ready
+from autoscaler.core.snapshot import InstanceState
+
+READY_TIMEOUT = "ready_timeout"
+"""The detail of an instance that failed because it did not become ready in time."""
+
+LIVE = frozenset({InstanceState.REQUESTED, InstanceState.CLONING, InstanceState.BOOTING, InstanceState.READY})
+_RUNNING = frozenset({DomainState.RUNNING, DomainState.PAUSED, DomainState.SUSPENDED})
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One owned instance in any state, or a clone in flight."""
+
+    id: str
+    host: str
+    state: InstanceState
+    since: float
+    created_at: float
+    domain: Domain | None = None
+    in_flight: InFlight | None = None
+    detail: str | None = None
+
+    @property
+    def live(self) -> bool:
+        """Whether it serves or will serve."""
+        return self.state in LIVE
+
+
+def owned_domains(observation: Observation, controller: str, group: str) -> Iterator[Domain]:
+    """Yield every listed domain that carries our controller's ownership element for this group, in any state."""
+    for inventory in observation.inventory.values():
+        if isinstance(inventory, HostInventory):
+            for domain in inventory.domains:
+                ownership = domain.ownership
+                if ownership is not None and ownership.controller == controller and ownership.group == group:
+                    yield domain
+
+
+def unread_hosts(observation: Observation, hosts: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    """Name the group's hosts whose inventory could not be read, each with the reason."""
+    unread = []
+    for host in hosts:
+        inventory = observation.inventory.get(host, Unknown("not observed"))
+        if isinstance(inventory, Unknown):
+            unread.append((host, inventory.why))
+    return tuple(unread)
+
+
+def remember(
+    known: Mapping[str, InstanceMemory], domains: Sequence[Domain], ready: Ready, at: float
+) -> dict[str, InstanceMemory]:
+    """Note for each instance when it was first seen running and when it first was ready; forget what is gone."""
+    remembered: dict[str, InstanceMemory] = {}
+    for domain in domains:
+        assert domain.ownership is not None
+        memory = known.get(domain.ownership.instance)
+        if memory is None and domain.state in _RUNNING:
+            memory = InstanceMemory(started_at=at)
+        if memory is None:
+            continue
+        answers = domain.answers is True or not ready.agent
+        if memory.ready_at is None and answers and domain.state is DomainState.RUNNING:
+            memory = replace(memory, ready_at=at)
+        remembered[domain.ownership.instance] = memory
+    return remembered
+
+
+def classify(
+    policy: Policy, domains: Sequence[Domain], in_flight: Sequence[InFlight], memory: GroupMemory, at: float
+) -> tuple[Instance, ...]:
+    """List the group's instances, sorted by id; what is in flight outranks what is listed."""
+    instances = {
+        domain.ownership.instance: _of_domain(domain, memory.instances.get(domain.ownership.instance), policy.ready, at)
+        for domain in domains
+        if domain.ownership is not None
+    }
+    for flight in in_flight:
+        action = flight.intent.action
+        if action.group == policy.group:
+            instances[action.instance] = _of_flight(flight, instances.get(action.instance))
+    return tuple(instances[key] for key in sorted(instances))
+
+
+def _of_domain(domain: Domain, memory: InstanceMemory | None, ready: Ready, at: float) -> Instance:
+    assert domain.ownership is not None
+    state, since = InstanceState.FAILED, at
+    detail = None if domain.state is DomainState.RUNNING else domain.state.value
+    if memory is not None and domain.state in _RUNNING:
+        if memory.ready_at is not None:
+            state, since = InstanceState.READY, memory.ready_at
+        elif at - memory.started_at <= ready.timeout_seconds:
+            state, since = InstanceState.BOOTING, memory.started_at
+        else:
+            since, detail = memory.started_at, READY_TIMEOUT
+    elif domain.state is DomainState.IN_SHUTDOWN:
+        state = InstanceState.STOPPING
+    ownership = domain.ownership
+    return Instance(ownership.instance, domain.host, state, since, ownership.created_at, domain, None, detail)
+
+
+def _of_flight(flight: InFlight, listed: Instance | None) -> Instance:
+    action = flight.intent.action
+    match action:
+        case Clone():
+            state = InstanceState.REQUESTED if flight.step is None else InstanceState.CLONING
+        case Remove():
+            state = InstanceState.STOPPING
+    return Instance(
+        id=action.instance,
+        host=action.host,
+        state=state,
+        since=flight.intent.at,
+        created_at=listed.created_at if listed is not None else flight.intent.at,
+        domain=listed.domain if listed is not None else None,
+        in_flight=flight,
+        detail=flight.step,
+    )

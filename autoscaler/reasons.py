@@ -1,0 +1,117 @@
+"""Plain English for reason codes, for commands, page and log.
+
+Each code comes with these parameters (times are seconds since the epoch, loads and targets fractions of one):
+
+=========================== ==========================================
+code                        parameters
+=========================== ==========================================
+fixed_size                  count
+target_exceeded             metric, load, target, count
+target_underrun             metric, load, target, count
+within_target               metric, load, target, count
+within_tolerance            metric, load, target, count
+no_signal                   metric
+held_by_operator            count, until, by
+raised_to_min               min, wanted
+scale_out_limited_by_max    max, wanted
+lowered_to_max              max, current
+held_by_stabilization       direction (out, in), wanted, window_seconds, extreme
+held_by_cooldown            direction (out, in), wanted, until
+held_by_missing_load        missing, wanted
+held_by_unfilled_window     metric, window_seconds, wanted
+held_by_unknown_inventory   host, why
+held_by_launch_backoff      failures, until
+held_by_removal_backoff     until
+held_by_occupied_max        owned, max, wanted
+paused                      -
+shadow                      -
+replaces_failed_instance    instance, state
+ready_timeout               instance, timeout_seconds
+clock_set_back              seconds
+=========================== ==========================================
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from itertools import pairwise
+
+from autoscaler.core.decision import Parameter, Reason, ReasonCode
+
+SENTENCES: Mapping[ReasonCode, str] = {
+    ReasonCode.FIXED_SIZE: "the policy has no scaling: the size is fixed at {count}",
+    ReasonCode.TARGET_EXCEEDED: "{metric} is {load}, above its target of {target}: calls for {count}",
+    ReasonCode.TARGET_UNDERRUN: "{metric} is {load}, below its target of {target}: calls for {count}",
+    ReasonCode.WITHIN_TARGET: "{metric} is {load}, and its target of {target} calls for {count}",
+    ReasonCode.WITHIN_TOLERANCE: "{metric} is {load}, within tolerance of its target of {target}: {count} will do",
+    ReasonCode.NO_SIGNAL: "{metric} was measured on no instance, so it calls for nothing",
+    ReasonCode.HELD_BY_OPERATOR: "held at {count} by {by} until {until}",
+    ReasonCode.RAISED_TO_MIN: "raised from {wanted} to the minimum of {min}",
+    ReasonCode.SCALE_OUT_LIMITED_BY_MAX: "{wanted} wanted, limited to the maximum of {max}",
+    ReasonCode.LOWERED_TO_MAX: "lowered from {current} to the maximum of {max}",
+    ReasonCode.HELD_BY_STABILIZATION: (
+        "scale-{direction} to {wanted} waits at {extreme} until it was wished for all of {window_seconds}"
+    ),
+    ReasonCode.HELD_BY_COOLDOWN: "scale-{direction} to {wanted} waits for the cooldown to end at {until}",
+    ReasonCode.HELD_BY_MISSING_LOAD: "scale-in to {wanted} waits: instances whose load is missing: {missing}",
+    ReasonCode.HELD_BY_UNFILLED_WINDOW: (
+        "scale-in to {wanted} waits: samples of {metric} do not yet cover its window of {window_seconds}"
+    ),
+    ReasonCode.HELD_BY_UNKNOWN_INVENTORY: "nothing changes: the domains of host {host} could not be listed: {why}",
+    ReasonCode.HELD_BY_LAUNCH_BACKOFF: "no launch before {until}: launches that failed in a row: {failures}",
+    ReasonCode.HELD_BY_REMOVAL_BACKOFF: "no removal before {until}: the last one failed",
+    ReasonCode.HELD_BY_OCCUPIED_MAX: (
+        "{wanted} more wanted, but {owned} of at most {max} places are taken, by instances on their way out too"
+    ),
+    ReasonCode.PAUSED: "paused by an operator: decided, but not acted upon",
+    ReasonCode.SHADOW: "shadow mode: decided and recorded, nothing is done",
+    ReasonCode.REPLACES_FAILED_INSTANCE: "{instance} failed ({state}) and is replaced",
+    ReasonCode.READY_TIMEOUT: "{instance} was not ready within {timeout_seconds}",
+    ReasonCode.CLOCK_SET_BACK: "the clock was set back by {seconds}: what is remembered was shifted with it",
+}
+
+
+class _Shown(dict[str, str]):
+    """Parameters as text; one that an older journal lacks shows as a question mark instead of ending the command."""
+
+    def __missing__(self, name: str) -> str:
+        return "?"
+
+
+def describe(reason: Reason) -> str:
+    """Say `reason` in one plain clause, with local times and loads in percent."""
+    return SENTENCES[reason.code].format_map(_Shown({k: _show(k, v) for k, v in reason.parameters.items()}))
+
+
+def _show(name: str, value: Parameter) -> str:
+    if isinstance(value, str):
+        return value.replace("_", " ") if name == "state" else value
+    if name == "until":
+        return clock(value)
+    if name in ("load", "target"):
+        return percent(value)
+    if name == "seconds" or name.endswith("_seconds"):
+        return duration(value)
+    return f"{value:g}"
+
+
+def clock(at: float) -> str:
+    """Render seconds since the epoch as local time of day."""
+    return datetime.fromtimestamp(at, UTC).astimezone().strftime("%H:%M:%S")
+
+
+def percent(share: float) -> str:
+    """Render a fraction of one as whole percent."""
+    return f"{share:.0%}"
+
+
+def duration(seconds: float) -> str:
+    """Render a duration by its two largest units: ``45 s``, ``1 min 30 s``, ``2 h``, ``3 d 4 h``."""
+    if 0 < seconds < 1:
+        return f"{seconds:.1g} s"
+    units = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
+    left = round(seconds)
+    for (unit, size), (smaller, smaller_size) in pairwise(units):
+        if left >= size:
+            rest = left % size // smaller_size
+            return f"{left // size} {unit}" + (f" {rest} {smaller}" if rest else "")
+    return f"{left} s"

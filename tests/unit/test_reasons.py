@@ -1,0 +1,84 @@
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from autoscaler import reasons
+from autoscaler.core.decision import Parameter, Reason, ReasonCode
+from autoscaler.reasons import SENTENCES, describe, duration
+
+GOLDEN = Path(__file__).parent.parent / "golden" / "reasons.txt"
+
+LOAD: dict[str, Parameter] = {"metric": "guest.cpu", "load": 0.897, "target": 0.6, "count": 3}
+EXAMPLES: dict[ReasonCode, dict[str, Parameter]] = {
+    ReasonCode.FIXED_SIZE: {"count": 2},
+    ReasonCode.TARGET_EXCEEDED: LOAD,
+    ReasonCode.TARGET_UNDERRUN: {**LOAD, "load": 0.12, "count": 1},
+    ReasonCode.WITHIN_TARGET: {**LOAD, "load": 0.5, "count": 2},
+    ReasonCode.WITHIN_TOLERANCE: {**LOAD, "load": 0.63, "count": 2},
+    ReasonCode.NO_SIGNAL: {"metric": "guest.cpu"},
+    ReasonCode.HELD_BY_OPERATOR: {"count": 3, "until": 1_700_000_000.0, "by": "alice (uid 1000, pid 4242)"},
+    ReasonCode.RAISED_TO_MIN: {"min": 1, "wanted": 0},
+    ReasonCode.SCALE_OUT_LIMITED_BY_MAX: {"max": 4, "wanted": 7},
+    ReasonCode.LOWERED_TO_MAX: {"max": 4, "current": 6},
+    ReasonCode.HELD_BY_STABILIZATION: {"direction": "in", "wanted": 1, "window_seconds": 300.0, "extreme": 2},
+    ReasonCode.HELD_BY_COOLDOWN: {"direction": "out", "wanted": 4, "until": 1_700_000_000.0},
+    ReasonCode.HELD_BY_MISSING_LOAD: {"missing": 1, "wanted": 1},
+    ReasonCode.HELD_BY_UNFILLED_WINDOW: {"metric": "guest.cpu", "window_seconds": 60.0, "wanted": 1},
+    ReasonCode.HELD_BY_UNKNOWN_INVENTORY: {"host": "local", "why": "the connection was closed"},
+    ReasonCode.HELD_BY_LAUNCH_BACKOFF: {"failures": 3, "until": 1_700_000_000.0},
+    ReasonCode.HELD_BY_REMOVAL_BACKOFF: {"until": 1_700_000_000.0},
+    ReasonCode.HELD_BY_OCCUPIED_MAX: {"owned": 3, "max": 4, "wanted": 2},
+    ReasonCode.PAUSED: {},
+    ReasonCode.SHADOW: {},
+    ReasonCode.REPLACES_FAILED_INSTANCE: {"instance": "web-7", "state": "ready_timeout"},
+    ReasonCode.READY_TIMEOUT: {"instance": "web-7", "timeout_seconds": 300.0},
+    ReasonCode.CLOCK_SET_BACK: {"seconds": 3600.0},
+}
+
+
+@pytest.fixture(autouse=True)
+def _berlin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+def test_every_code_reads_as_in_the_golden_file() -> None:
+    lines = [f"{code}: {describe(Reason(code, EXAMPLES[code]))}" for code in ReasonCode]
+    assert "\n".join(lines) + "\n" == GOLDEN.read_text()
+
+
+@pytest.mark.parametrize("code", list(ReasonCode))
+def test_sentences_name_documented_parameters_only(code: ReasonCode) -> None:
+    row = re.search(rf"^{code} +(.+)$", reasons.__doc__ or "", re.MULTILINE)
+    assert row is not None, "the table at the top of the module lacks the code"
+    documented = set(re.sub(r"\(.*?\)", "", row[1]).replace("-", "").replace(",", " ").split())
+    assert documented == set(EXAMPLES[code])
+    assert set(re.findall(r"{(\w+)}", SENTENCES[code])) <= documented
+
+
+def test_a_parameter_that_is_not_there_shows_as_a_question_mark() -> None:
+    assert describe(Reason(ReasonCode.FIXED_SIZE)).endswith("fixed at ?")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0 s"),
+        (0.25, "0.2 s"),
+        (45, "45 s"),
+        (59.7, "1 min"),
+        (60, "1 min"),
+        (90, "1 min 30 s"),
+        (3600, "1 h"),
+        (7500, "2 h 5 min"),
+        (86400 * 3 + 4 * 3600 + 59, "3 d 4 h"),
+    ],
+)
+def test_durations_read_as_people_say_them(seconds: float, text: str) -> None:
+    assert duration(seconds) == text

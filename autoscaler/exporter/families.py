@@ -1,0 +1,262 @@
+"""Every metric the daemon exports, each a row: what it is called, what it means, and where a snapshot has it."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from autoscaler.core.decision import Decision, Input
+from autoscaler.core.errors import HypervisorErrorKind
+from autoscaler.core.observation import HostSample
+from autoscaler.core.snapshot import Durations, GroupStatus, GroupTotals, HostStatus, InstanceState, Snapshot
+
+Sample = tuple[tuple[str, ...], float | Durations | None]
+"""The values of a family's labels, and the figure; None where there is none to tell."""
+
+Samples = Callable[[Snapshot], Iterable[Sample]]
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """One metric with all its series."""
+
+    name: str
+    kind: Literal["gauge", "counter", "histogram"]
+    labels: tuple[str, ...]
+    meaning: str
+    samples: Samples
+
+
+def _one(read: Callable[[Snapshot], float | Durations | None]) -> Samples:
+    return lambda snapshot: (((), read(snapshot)),)
+
+
+def _group(read: Callable[[GroupStatus], float | None]) -> Samples:
+    return lambda snapshot: (((status.group,), read(status)) for status in snapshot.groups)
+
+
+def _decision(read: Callable[[Decision], float | None]) -> Samples:
+    return _group(lambda status: read(status.decision) if status.decision else None)
+
+
+def _input(read: Callable[[Input], float | None]) -> Samples:
+    def samples(snapshot: Snapshot) -> Iterator[Sample]:
+        for status in snapshot.groups:
+            seen = {entry.metric: read(entry) for entry in (status.decision.inputs if status.decision else ())}
+            yield from (((status.group, metric), value) for metric, value in seen.items())
+
+    return samples
+
+
+def _host(read: Callable[[HostStatus], float | None]) -> Samples:
+    return lambda snapshot: (((status.host,), read(status)) for status in snapshot.hosts)
+
+
+def _host_sample(read: Callable[[HostSample], float | None]) -> Samples:
+    return _host(lambda status: read(status.sample) if status.sample else None)
+
+
+def _pressure(snapshot: Snapshot) -> Iterator[Sample]:
+    for status in snapshot.hosts:
+        if status.sample is not None:
+            yield (status.host, "cpu"), status.sample.psi_cpu_share
+            yield (status.host, "memory"), status.sample.psi_memory_share
+            yield (status.host, "io"), status.sample.psi_io_share
+
+
+def _instances_by_state(snapshot: Snapshot) -> Iterator[Sample]:
+    for status in snapshot.groups:
+        for state in InstanceState:
+            yield (status.group, state.value), sum(instance.state is state for instance in status.instances)
+
+
+def _instance_loads(snapshot: Snapshot) -> Iterator[Sample]:
+    for status in snapshot.groups:
+        yield from (((status.group, instance.instance), instance.load) for instance in status.instances)
+
+
+def _counts(read: Callable[[GroupTotals], Mapping[str, int]], known: Iterable[str] = ()) -> Samples:
+    zeros = dict.fromkeys(known, 0)
+
+    def samples(snapshot: Snapshot) -> Iterator[Sample]:
+        for group, totals in snapshot.totals.groups.items():
+            yield from (((group, key), count) for key, count in (zeros | dict(read(totals))).items())
+
+    return samples
+
+
+def _durations(read: Callable[[GroupTotals], Durations]) -> Samples:
+    return lambda snapshot: (((group,), read(totals)) for group, totals in snapshot.totals.groups.items())
+
+
+FAMILIES: tuple[Family, ...] = (
+    Family(
+        "autoscaler_build_info", "gauge", ("version", "controller"),
+        "Always 1; which daemon this is.",
+        lambda snapshot: (((snapshot.version, snapshot.controller), 1),),
+    ),
+    Family(
+        "autoscaler_start_time_seconds", "gauge", (),
+        "When the daemon started, in seconds since the epoch.",
+        _one(lambda snapshot: snapshot.started_at),
+    ),
+    Family(
+        "autoscaler_group_size_min", "gauge", ("group",),
+        "The policy's lower bound on the number of instances.",
+        _group(lambda status: status.size.min if status.size else None),
+    ),
+    Family(
+        "autoscaler_group_size_max", "gauge", ("group",),
+        "The policy's upper bound on the number of instances.",
+        _group(lambda status: status.size.max if status.size else None),
+    ),
+    Family(
+        "autoscaler_group_size_recommended", "gauge", ("group",),
+        "Instances the strategies call for.",
+        _decision(lambda decision: decision.recommended),
+    ),
+    Family(
+        "autoscaler_group_size_desired", "gauge", ("group",),
+        "Instances wanted after the behavior's limits.",
+        _decision(lambda decision: decision.desired),
+    ),
+    Family(
+        "autoscaler_group_size_admitted", "gauge", ("group",),
+        "Instances granted after the hosts' limits: what the group is moved toward.",
+        _decision(lambda decision: decision.admitted),
+    ),
+    Family(
+        "autoscaler_group_managed", "gauge", ("group",),
+        "1 while a policy governs the group, 0 when its policy file vanished and its instances run on unmanaged.",
+        _group(lambda status: status.size is not None),
+    ),
+    Family(
+        "autoscaler_group_paused", "gauge", ("group",),
+        "1 while an operator has paused the group.",
+        _group(lambda status: status.paused),
+    ),
+    Family(
+        "autoscaler_group_instances", "gauge", ("group", "state"),
+        "Owned instances and clones in flight, by where they are in their life.",
+        _instances_by_state,
+    ),
+    Family(
+        "autoscaler_instance_load_ratio", "gauge", ("group", "instance"),
+        "The latest load of one instance, as a fraction of its capacity.",
+        _instance_loads,
+    ),
+    Family(
+        "autoscaler_group_load_ratio", "gauge", ("group", "metric"),
+        "The group's load over the policy's window, as a fraction of one instance's capacity.",
+        _input(lambda entry: entry.value),
+    ),
+    Family(
+        "autoscaler_group_load_target_ratio", "gauge", ("group", "metric"),
+        "The load the policy aims at, in the same unit.",
+        _input(lambda entry: entry.target),
+    ),
+    Family(
+        "autoscaler_group_load_age_seconds", "gauge", ("group", "metric"),
+        "How old the newest sample of the load was at the last tick.",
+        _input(lambda entry: entry.age_seconds),
+    ),
+    Family(
+        "autoscaler_decisions_total", "counter", ("group", "reason"),
+        "Decisions that carried this reason code.",
+        _counts(lambda totals: totals.reasons),
+    ),
+    Family(
+        "autoscaler_action_failures_total", "counter", ("group", "kind"),
+        "Clones and removals that failed, by kind of error.",
+        _counts(lambda totals: totals.failures, (kind.value for kind in HypervisorErrorKind)),
+    ),
+    Family(
+        "autoscaler_clone_duration_seconds", "histogram", ("group",),
+        "From the decision to clone until the domain was started.",
+        _durations(lambda totals: totals.clones),
+    ),
+    Family(
+        "autoscaler_launch_duration_seconds", "histogram", ("group",),
+        "From the decision to clone until the instance was ready.",
+        _durations(lambda totals: totals.launches),
+    ),
+    Family(
+        "autoscaler_removal_duration_seconds", "histogram", ("group",),
+        "From the decision to remove until nothing of the instance was left.",
+        _durations(lambda totals: totals.removals),
+    ),
+    Family(
+        "autoscaler_ticks_total", "counter", (),
+        "Ticks that finished.",
+        _one(lambda snapshot: snapshot.totals.ticks.count),
+    ),
+    Family(
+        "autoscaler_tick_failures_total", "counter", (),
+        "Ticks that could not be finished.",
+        _one(lambda snapshot: snapshot.totals.tick_failures),
+    ),
+    Family(
+        "autoscaler_tick_duration_seconds", "histogram", (),
+        "How long ticks took.",
+        _one(lambda snapshot: snapshot.totals.ticks),
+    ),
+    Family(
+        "autoscaler_tick_lateness_seconds", "gauge", (),
+        "How much later than its interval asked for the last tick began.",
+        _one(lambda snapshot: snapshot.tick.lateness_seconds if snapshot.tick else None),
+    ),
+    Family(
+        "autoscaler_tick_interval_seconds", "gauge", (),
+        "The interval ticks are meant to have.",
+        _one(lambda snapshot: snapshot.interval_seconds),
+    ),
+    Family(
+        "autoscaler_last_success_timestamp_seconds", "gauge", (),
+        "When a tick last finished, in seconds since the epoch.",
+        _one(lambda snapshot: snapshot.last_success_at),
+    ),
+    Family(
+        "autoscaler_policy_reload_success", "gauge", (),
+        "1 if the policy files were good when last read, 0 if the earlier ones run on.",
+        _one(lambda snapshot: snapshot.reload.ok if snapshot.reload else None),
+    ),
+    Family(
+        "autoscaler_policy_reload_timestamp_seconds", "gauge", (),
+        "When the policy files were last read, in seconds since the epoch.",
+        _one(lambda snapshot: snapshot.reload.at if snapshot.reload else None),
+    ),
+    Family(
+        "autoscaler_libvirt_connected", "gauge", ("host",),
+        "1 while the host's libvirt answers.",
+        _host(lambda status: status.connected),
+    ),
+    Family(
+        "autoscaler_host_cpus", "gauge", ("host",),
+        "Logical processors of the host.",
+        _host_sample(lambda sample: sample.cpu_count),
+    ),
+    Family(
+        "autoscaler_host_cpu_busy_ratio", "gauge", ("host",),
+        "Share of all the host's processors' time that was not idle.",
+        _host_sample(lambda sample: sample.cpu_busy_share),
+    ),
+    Family(
+        "autoscaler_host_load1", "gauge", ("host",),
+        "The host's load average over one minute.",
+        _host_sample(lambda sample: sample.load_1m),
+    ),
+    Family(
+        "autoscaler_host_memory_total_bytes", "gauge", ("host",),
+        "Memory of the host.",
+        _host_sample(lambda sample: sample.memory_total_bytes),
+    ),
+    Family(
+        "autoscaler_host_memory_available_bytes", "gauge", ("host",),
+        "Memory the host can still give without swapping.",
+        _host_sample(lambda sample: sample.memory_available_bytes),
+    ),
+    Family(
+        "autoscaler_host_pressure_ratio", "gauge", ("host", "resource"),
+        "Share of the last 10 s in which something on the host waited for the resource (kernel PSI).",
+        _pressure,
+    ),
+)  # fmt: skip

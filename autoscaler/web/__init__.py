@@ -1,0 +1,1 @@
+"""The read-only web server: metrics, health and status."""

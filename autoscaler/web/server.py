@@ -1,0 +1,139 @@
+"""Metrics, health and status over HTTP. Read-only; fed by snapshots."""
+
+import asyncio
+import socket
+import threading
+import time
+from collections.abc import Callable
+
+import uvicorn
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from autoscaler.codec import encode
+from autoscaler.core.errors import AutoscalerError
+from autoscaler.core.snapshot import Snapshot
+
+REQUEST_TIMEOUT_SECONDS = 5
+STOP_TIMEOUT_SECONDS = 2
+UNHEALTHY_AFTER_INTERVALS = 3
+
+GetSnapshot = Callable[[], Snapshot | None]
+
+
+def make_app(get_snapshot: GetSnapshot, registry: CollectorRegistry) -> Starlette:
+    """Make the application: ``/metrics``, ``/healthz`` and ``/api/v1/status``."""
+
+    async def metrics(request: Request) -> Response:
+        encoder, content_type = choose_encoder(request.headers.get("accept", ""))
+        return Response(encoder(registry), headers={"Content-Type": content_type})
+
+    async def healthz(_: Request) -> Response:
+        trouble = _trouble(get_snapshot(), time.time())
+        return PlainTextResponse(trouble or "ok\n", status_code=503 if trouble else 200)
+
+    async def status(_: Request) -> Response:
+        snapshot = get_snapshot()
+        if snapshot is None:
+            return JSONResponse({"error": "the first tick has not finished yet"}, status_code=503)
+        return JSONResponse(encode(snapshot))
+
+    return Starlette(routes=[Route("/metrics", metrics), Route("/healthz", healthz), Route("/api/v1/status", status)])
+
+
+def _trouble(snapshot: Snapshot | None, now: float) -> str | None:
+    if snapshot is None or snapshot.last_success_at is None:
+        return "no tick has finished yet\n"
+    age = now - snapshot.last_success_at
+    if age > UNHEALTHY_AFTER_INTERVALS * snapshot.interval_seconds:
+        return f"no tick has finished for {age:.0f} s; the interval is {snapshot.interval_seconds:g} s\n"
+    return None
+
+
+class WebServer:
+    """Serves in a thread of its own. Use port 0 for any free one; `port` tells which it became."""
+
+    def __init__(self, listen_host: str, port: int, get_snapshot: GetSnapshot, registry: CollectorRegistry) -> None:
+        self._host = listen_host
+        self.port = port
+        self._app = make_app(get_snapshot, registry)
+        self._server: uvicorn.Server | None = None
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Bind in the calling thread, then serve in another; from the return on, connections are taken.
+
+        Raises `AutoscalerError` when the address is not to be had.
+        """
+        listener = self._bind()
+        self.port = listener.getsockname()[1]
+        self._server = uvicorn.Server(_settings(self._app))
+        self._thread = threading.Thread(
+            target=self._server.run, kwargs={"sockets": [listener]}, name="web", daemon=True
+        )
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End within a few seconds, whatever connections are open."""
+        if self._server is None or self._thread is None:
+            return
+        self._server.should_exit = True
+        self._thread.join(timeout=2 * STOP_TIMEOUT_SECONDS)
+        self._server = None
+
+    def _bind(self) -> socket.socket:
+        try:
+            family, _, _, _, address = socket.getaddrinfo(self._host, self.port, type=socket.SOCK_STREAM)[0]
+            return socket.create_server(address[:2], family=family)
+        except OSError as error:
+            raise AutoscalerError(
+                f"cannot listen on {self._host}:{self.port}: {error.strerror or error}. "
+                f"`ss -ltnp 'sport = :{self.port}'` names who has the port; "
+                "set listen in the configuration to an address that is free."
+            ) from error
+
+
+def _settings(app: Starlette) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        http=_ImpatientProtocol,
+        ws="none",
+        loop="asyncio",
+        lifespan="off",
+        log_config=None,
+        log_level="error",
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        limit_concurrency=64,
+        h11_max_incomplete_event_size=16 * 1024,
+        timeout_keep_alive=REQUEST_TIMEOUT_SECONDS,
+        timeout_graceful_shutdown=STOP_TIMEOUT_SECONDS,
+    )
+
+
+class _ImpatientProtocol(H11Protocol):
+    """Closes connections on which no whole request comes in time.
+
+    uvicorn itself waits for a first request, and for the rest of one that has begun, for ever; a few dozen silent
+    connections would then keep Prometheus out.
+    """
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn does
+        super().connection_made(transport)
+        self._close_at(self.loop.time() + self.timeout_keep_alive)
+
+    def data_received(self, data: bytes) -> None:
+        due = self.timeout_keep_alive_task.when() if self.timeout_keep_alive_task is not None else None
+        super().data_received(data)
+        idle = self.cycle is None or self.cycle.response_complete
+        if due is not None and idle and self.timeout_keep_alive_task is None:
+            self._close_at(due)
+
+    def _close_at(self, when: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_at(when, self.timeout_keep_alive_handler)

@@ -1,0 +1,126 @@
+"""A snapshot with something of everything, for tests of what renders snapshots."""
+
+from autoscaler.core.decision import Decision, Input, Parameter, Reason, ReasonCode, Recommendation
+from autoscaler.core.memory import Override
+from autoscaler.core.observation import HostSample
+from autoscaler.core.policy import Mode, Size
+from autoscaler.core.snapshot import (
+    Durations,
+    GroupStatus,
+    GroupTotals,
+    HostStatus,
+    InstanceState,
+    InstanceStatus,
+    ReloadStatus,
+    Snapshot,
+    TickStatus,
+    Totals,
+)
+
+NOW = 1_700_000_000.0
+
+LOAD: dict[str, Parameter] = {"metric": "guest.cpu", "load": 0.897, "target": 0.6, "count": 5}
+
+SCALING_OUT = Decision(
+    group="web",
+    at=NOW,
+    current=2,
+    inputs=(
+        Input(
+            "guest.cpu", 0.897, 0.95, 2.0, 0.6, measured=2, warming=1, missing=0, window_seconds=60.0, window_full=True
+        ),
+    ),
+    recommendations=(Recommendation("target_tracking guest.cpu", 5, Reason(ReasonCode.TARGET_EXCEEDED, LOAD)),),
+    recommended=5,
+    desired=4,
+    admitted=4,
+    reasons=(Reason(ReasonCode.SCALE_OUT_LIMITED_BY_MAX, {"max": 4, "wanted": 5}),),
+)
+
+STEADY = Decision(
+    group="db",
+    at=NOW,
+    current=2,
+    inputs=(
+        Input(
+            "guest.cpu",
+            None,
+            None,
+            None,
+            0.5,
+            measured=0,
+            warming=1,
+            missing=1,
+            window_seconds=300.0,
+            window_full=False,
+        ),
+    ),
+    recommendations=(
+        Recommendation("target_tracking guest.cpu", None, Reason(ReasonCode.NO_SIGNAL, {"metric": "guest.cpu"})),
+    ),
+    recommended=2,
+    desired=2,
+    admitted=2,
+    reasons=(),
+)
+
+WEB = GroupStatus(
+    "web",
+    Mode.ACTIVE,
+    Size(1, 4),
+    paused=False,
+    override=None,
+    decision=SCALING_OUT,
+    instances=(
+        InstanceStatus("web-1", "local", InstanceState.READY, NOW - 7500, load=0.91),
+        InstanceStatus("web-2", "local", InstanceState.READY, NOW - 90, load=0.88),
+        InstanceStatus("web-3", "local", InstanceState.BOOTING, NOW - 4),
+        InstanceStatus("web-4", "local", InstanceState.CLONING, NOW - 1, detail="create_overlay"),
+    ),
+)
+DB = GroupStatus(
+    "db",
+    Mode.SHADOW,
+    Size(2, 2),
+    paused=True,
+    override=Override(2, NOW + 1800, "alice (uid 1000, pid 4242)"),
+    decision=STEADY,
+    instances=(InstanceStatus("db-1", "local", InstanceState.FAILED, NOW - 30, detail="crashed"),),
+)
+OLD = GroupStatus(
+    "old",
+    mode=None,
+    size=None,
+    paused=False,
+    override=None,
+    decision=None,
+    instances=(InstanceStatus("old-1", "far", InstanceState.READY, NOW - 86400 * 3, load=0.01),),
+)
+
+SNAPSHOT = Snapshot(
+    version="0.1.0",
+    controller="11111111-2222-3333-4444-555555555555",
+    started_at=NOW - 7600,
+    at=NOW,
+    interval_seconds=10.0,
+    tick=TickStatus(760, NOW, 0.21, 0.002),
+    last_success_at=NOW + 0.21,
+    reload=ReloadStatus(ok=False, at=NOW - 60, error='web.yaml:3:1: unknown key "szie"; did you mean "size"?'),
+    hosts=(
+        HostStatus("local", True, None, HostSample("local", 2, 0.75, 1.5, 8 << 30, 5 << 30, psi_cpu_share=0.12)),
+        HostStatus("far", False, "the connection was refused", None),
+    ),
+    groups=(WEB, DB, OLD),
+    totals=Totals(
+        groups={
+            "web": GroupTotals(
+                reasons={"target_exceeded": 3, "scale_out_limited_by_max": 1},
+                failures={"no_space": 2},
+                clones=Durations().add(0.6).add(1.4),
+                launches=Durations().add(5.5),
+            )
+        },
+        ticks=Durations().add(0.21).add(0.19),
+        tick_failures=1,
+    ),
+)

@@ -10,6 +10,7 @@ import cattrs
 from cattrs.strategies import configure_tagged_union
 
 from autoscaler.core.action import Action
+from autoscaler.core.decision import Parameter
 from autoscaler.core.observation import HostInventory, HostSample, Unknown
 
 T = TypeVar("T")
@@ -17,12 +18,14 @@ T = TypeVar("T")
 converter = cattrs.Converter(forbid_extra_keys=False)
 # A whole number written into a float field would come back as another text than it went out.
 converter.register_unstructure_hook(float, float)
+# JSON already tells whole numbers, fractions and text apart; converting would change what was written.
+converter.register_structure_hook(Parameter, lambda value, _: value)
 configure_tagged_union(Action, converter, tag_name="kind", tag_generator=lambda cls: cls.__name__.lower())
 configure_tagged_union(HostSample | Unknown, converter, tag_name="kind")
 configure_tagged_union(HostInventory | Unknown, converter, tag_name="kind")
 
 
-def encode(value: object, as_type: object = None) -> Any:  # noqa: ANN401 - plain JSON data has no narrower type
+def encode(value: object, as_type: object = None) -> Any:
     """Turn a core value into plain JSON data; give `as_type` for a union or a container of core types."""
     return converter.unstructure(value, unstructure_as=as_type)
 

@@ -22,6 +22,7 @@ held_by_unfilled_window     metric, window_seconds, wanted
 held_by_unknown_inventory   host, why
 held_by_launch_backoff      failures, until
 held_by_removal_backoff     until
+limited_to_trial_launch     failures, wanted
 held_by_occupied_max        owned, max, wanted
 paused                      -
 shadow                      -
@@ -59,6 +60,7 @@ SENTENCES: Mapping[ReasonCode, str] = {
     ReasonCode.HELD_BY_UNKNOWN_INVENTORY: "nothing changes: the domains of host {host} could not be listed: {why}",
     ReasonCode.HELD_BY_LAUNCH_BACKOFF: "no launch before {until}: launches that failed in a row: {failures}",
     ReasonCode.HELD_BY_REMOVAL_BACKOFF: "no removal before {until}: the last one failed",
+    ReasonCode.LIMITED_TO_TRIAL_LAUNCH: "wanted {wanted} more, but after {failures} failed launches in a row one at a time is tried",
     ReasonCode.HELD_BY_OCCUPIED_MAX: (
         "{wanted} more wanted, but {owned} of at most {max} places are taken, by instances on their way out too"
     ),

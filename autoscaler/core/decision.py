@@ -26,6 +26,7 @@ class ReasonCode(StrEnum):
     HELD_BY_UNFILLED_WINDOW = "held_by_unfilled_window"
     HELD_BY_UNKNOWN_INVENTORY = "held_by_unknown_inventory"
     HELD_BY_LAUNCH_BACKOFF = "held_by_launch_backoff"
+    LIMITED_TO_TRIAL_LAUNCH = "limited_to_trial_launch"
     HELD_BY_REMOVAL_BACKOFF = "held_by_removal_backoff"
     HELD_BY_OCCUPIED_MAX = "held_by_occupied_max"
     PAUSED = "paused"

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2s
 
-from autoscaler.core.action import Action, Clone, Remove
+from autoscaler.core.action import Clone, Remove
 from autoscaler.core.decision import Reason, ReasonCode, because
 from autoscaler.core.instances import READY_TIMEOUT, Instance
 from autoscaler.core.memory import GroupMemory
@@ -14,11 +14,10 @@ from autoscaler.core.snapshot import InstanceState
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The actions of one group in one tick; `sequence` is how many instance ids were given out after it."""
+    """Some of a group's actions in one tick, and what held others."""
 
-    actions: tuple[Action, ...]
-    reasons: tuple[Reason, ...]
-    sequence: int
+    actions: tuple[Clone | Remove, ...] = ()
+    reasons: tuple[Reason, ...] = ()
 
 
 def instance_id(controller: str, group: str, sequence: int) -> str:
@@ -27,60 +26,58 @@ def instance_id(controller: str, group: str, sequence: int) -> str:
     return f"{group}-{digest}"
 
 
-def plan(
+def removals(policy: Policy, admitted: int, instances: Sequence[Instance], memory: GroupMemory, at: float) -> Plan:
+    """Remove what failed and what is too many: what is not ready first, then the newest."""
+    failed = [i for i in instances if i.state is InstanceState.FAILED]
+    live = [i for i in instances if i.live]
+    idle = sorted((i for i in live if i.in_flight is None), key=_expendable)
+    surplus = idle[: max(0, len(live) - admitted)]
+    if not failed and not surplus:
+        return Plan()
+    if memory.removal_retry_at is not None and at < memory.removal_retry_at:
+        return Plan(reasons=(because(ReasonCode.HELD_BY_REMOVAL_BACKOFF, until=memory.removal_retry_at),))
+    actions = [_remove(policy, i, i.detail or "failed", deadline_seconds=0.0) for i in failed]
+    actions += [_remove(policy, i, "scale_in", policy.drain.deadline_seconds) for i in surplus]
+    return Plan(tuple(actions), tuple(_why_failed(policy, instance) for instance in failed))
+
+
+def clones(
     policy: Policy, admitted: int, instances: Sequence[Instance], memory: GroupMemory, *, at: float, controller: str
-) -> Plan:
-    """Clone what lacks, remove what failed and what is too many.
+) -> tuple[Plan, int]:
+    """Clone what lacks; also gives how many instance ids were given out after it.
 
     Owned instances in any state and clones in flight all count against `max`, so a failed one is removed before it is
     replaced where there is no room for both.
     """
-    live = [instance for instance in instances if instance.live]
-    removals, reasons = _removals(policy, instances, len(live) - admitted, memory, at)
-    if len(live) >= admitted:
-        return Plan(removals, reasons, memory.sequence)
-    count, limits = _clones_allowed(policy, admitted - len(live), len(instances), memory, at)
+    lacking = admitted - sum(instance.live for instance in instances)
+    if lacking <= 0:
+        return Plan(), memory.sequence
+    count, limits = _clones_allowed(policy, lacking, instances, memory, at)
     taken = {instance.id for instance in instances}
-    clones: list[Action] = []
+    actions: list[Clone] = []
     sequence = memory.sequence
-    while len(clones) < count:
+    while len(actions) < count:
         name = instance_id(controller, policy.group, sequence)
         sequence += 1
         if name not in taken:
-            clones.append(Clone(policy.group, policy.host, name, policy.image, policy.machine))
-    return Plan((*removals, *clones), reasons + limits, sequence)
+            actions.append(Clone(policy.group, policy.host, name, policy.image, policy.machine))
+    return Plan(tuple(actions), limits), sequence
 
 
 def _clones_allowed(
-    policy: Policy, wanted: int, owned: int, memory: GroupMemory, at: float
+    policy: Policy, wanted: int, instances: Sequence[Instance], memory: GroupMemory, at: float
 ) -> tuple[int, tuple[Reason, ...]]:
     if memory.retry_at is not None and at < memory.retry_at:
         return 0, (because(ReasonCode.HELD_BY_LAUNCH_BACKOFF, failures=memory.failures, until=memory.retry_at),)
-    room = max(0, policy.size.max - owned)
-    # After a failure one launch at a time proves that it works again.
-    count = min(wanted, room, 1 if memory.failures else wanted)
+    owned, most = len(instances), policy.size.max
+    room = max(0, most - owned)
+    if memory.failures:
+        trial = any(instance.live and instance.state is not InstanceState.READY for instance in instances)
+        reason = because(ReasonCode.LIMITED_TO_TRIAL_LAUNCH, failures=memory.failures, wanted=wanted)
+        return min(room, 0 if trial else 1), (reason,)
     if wanted > room:
-        return count, (because(ReasonCode.HELD_BY_OCCUPIED_MAX, owned=owned, max=policy.size.max, wanted=wanted),)
-    return count, ()
-
-
-def _removals(
-    policy: Policy,
-    instances: Sequence[Instance],
-    excess: int,
-    memory: GroupMemory,
-    at: float,
-) -> tuple[tuple[Action, ...], tuple[Reason, ...]]:
-    failed = [i for i in instances if i.state is InstanceState.FAILED]
-    idle = sorted((i for i in instances if i.live and i.in_flight is None), key=_expendable)
-    surplus = idle[: max(0, excess)]
-    if not failed and not surplus:
-        return (), ()
-    if memory.removal_retry_at is not None and at < memory.removal_retry_at:
-        return (), (because(ReasonCode.HELD_BY_REMOVAL_BACKOFF, until=memory.removal_retry_at),)
-    removals = [_remove(policy, i, i.detail or "failed", deadline_seconds=0.0) for i in failed]
-    removals += [_remove(policy, i, "scale_in", policy.drain.deadline_seconds) for i in surplus]
-    return tuple(removals), tuple(_why_failed(policy, instance) for instance in failed)
+        return room, (because(ReasonCode.HELD_BY_OCCUPIED_MAX, owned=owned, max=most, wanted=wanted),)
+    return wanted, ()
 
 
 def _why_failed(policy: Policy, instance: Instance) -> Reason:

@@ -35,10 +35,10 @@ class InstanceStatus:
 
 @dataclass(frozen=True, slots=True)
 class GroupStatus:
-    """One group after a tick; `size` and `decision` are None for a group whose policy file vanished."""
+    """One group after a tick; mode, size and decision are None for a group whose policy file vanished."""
 
     group: str
-    mode: Mode
+    mode: Mode | None
     size: Size | None
     paused: bool
     override: Override | None

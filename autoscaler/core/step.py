@@ -12,7 +12,7 @@ from autoscaler.core.instances import Instance, classify, owned_domains, remembe
 from autoscaler.core.memory import GroupMemory, InstanceMemory, LoadSample, Memory, Override
 from autoscaler.core.observation import Change, DomainCounters, HostInventory, Observation, Request, Unknown
 from autoscaler.core.policy import Mode, Policy
-from autoscaler.core.reconcile import plan
+from autoscaler.core.reconcile import Plan, clones, removals
 from autoscaler.core.signals import Measured, group_sample, is_complete, member_loads
 from autoscaler.core.snapshot import InstanceState
 from autoscaler.core.strategies import combine, target_tracking
@@ -90,10 +90,11 @@ def _decide(
     if group.paused or policy.mode is Mode.SHADOW:
         code = ReasonCode.PAUSED if group.paused else ReasonCode.SHADOW
         return replace(decision, reasons=(*decision.reasons, because(code))), (), group
-    planned = plan(policy, decision.admitted, instances, group, at=at, controller=memory.controller)
-    decision = replace(decision, reasons=decision.reasons + planned.reasons)
-    group = replace(_count_failed_launches(group, instances, planned.actions, at), sequence=planned.sequence)
-    return decision, planned.actions, group
+    removed = removals(policy, decision.admitted, instances, group, at)
+    group = _take_in_failed_launches(group, instances, removed, at)
+    cloned, sequence = clones(policy, decision.admitted, instances, group, at=at, controller=memory.controller)
+    decision = replace(decision, reasons=decision.reasons + removed.reasons + cloned.reasons)
+    return decision, (*removed.actions, *cloned.actions), replace(group, sequence=sequence)
 
 
 def _take_in_requests(group: GroupMemory, policy: Policy, requests: Sequence[Request]) -> GroupMemory:
@@ -139,16 +140,15 @@ def _take_in_instances(group: GroupMemory, remembered: dict[str, InstanceMemory]
     return group
 
 
-def _count_failed_launches(
-    group: GroupMemory, instances: Sequence[Instance], actions: Sequence[Action], at: float
+def _take_in_failed_launches(
+    group: GroupMemory, instances: Sequence[Instance], removed: Plan, at: float
 ) -> GroupMemory:
     """Count the removal of an instance that failed before it ever was ready as a failed launch."""
     failed = {i.id for i in instances if i.state is InstanceState.FAILED}
-    for action in actions:
-        if isinstance(action, Remove) and action.instance in failed:
-            known = group.instances.get(action.instance)
-            if known is None or known.ready_at is None:
-                group = _launch_failed(group, at)
+    for action in removed.actions:
+        known = group.instances.get(action.instance)
+        if action.instance in failed and (known is None or known.ready_at is None):
+            group = _launch_failed(group, at)
     return group
 
 

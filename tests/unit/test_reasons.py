@@ -30,6 +30,7 @@ EXAMPLES: dict[ReasonCode, dict[str, Parameter]] = {
     ReasonCode.HELD_BY_UNKNOWN_INVENTORY: {"host": "local", "why": "the connection was closed"},
     ReasonCode.HELD_BY_LAUNCH_BACKOFF: {"failures": 3, "until": 1_700_000_000.0},
     ReasonCode.HELD_BY_REMOVAL_BACKOFF: {"until": 1_700_000_000.0},
+    ReasonCode.LIMITED_TO_TRIAL_LAUNCH: {"failures": 3, "wanted": 2},
     ReasonCode.HELD_BY_OCCUPIED_MAX: {"owned": 3, "max": 4, "wanted": 2},
     ReasonCode.PAUSED: {},
     ReasonCode.SHADOW: {},

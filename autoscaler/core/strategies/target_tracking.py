@@ -1,8 +1,8 @@
 """Target tracking: as many instances as carry the demand at the target load.
 
 The arithmetic is the Horizontal Pod Autoscaler's `ceil(count x metric / target)`, applied to the demand (the summed
-load of what was measured) instead of to the count, so that instances still booting do not call for more of themselves. What
-could not be measured is taken as idle when scaling out and as full when scaling in.
+load of what was measured) instead of to the count, so that instances still booting do not call for more of themselves.
+What could not be measured is taken as idle when scaling out and as full when scaling in.
 """
 
 from collections.abc import Sequence

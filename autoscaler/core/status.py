@@ -1,0 +1,122 @@
+"""What a finished step looks like from outside, and the counts that grow with it."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from autoscaler.core.action import Clone, InFlight, Intent, IntentState, Outcome
+from autoscaler.core.decision import Decision
+from autoscaler.core.instances import Instance
+from autoscaler.core.memory import GroupMemory, Memory
+from autoscaler.core.observation import Domain, DomainState, HostInventory, HostSample, Observation, Unknown
+from autoscaler.core.policy import Policy
+from autoscaler.core.snapshot import (
+    GroupStatus,
+    GroupTotals,
+    HostStatus,
+    InstanceState,
+    InstanceStatus,
+    Totals,
+)
+from autoscaler.core.step import StepResult, group_instances
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A step that was committed: what went in, what came out, and the intents its actions became."""
+
+    policies: tuple[Policy, ...]
+    observation: Observation
+    result: StepResult
+    intents: tuple[Intent, ...]
+
+
+def group_statuses(finished: Finished) -> tuple[GroupStatus, ...]:
+    """List every group that has a policy, and every one that has instances without a policy; sorted by name."""
+    begun = tuple(InFlight(intent, IntentState.OPEN) for intent in finished.intents)
+    observation = replace(finished.observation, in_flight=finished.observation.in_flight + begun)
+    memory = finished.result.memory
+    decisions = {decision.group: decision for decision in finished.result.decisions}
+    managed = [
+        _managed(policy, group_instances(policy, observation, memory), memory, decisions[policy.group])
+        for policy in finished.policies
+    ]
+    unmanaged = _unmanaged(observation, memory.controller, frozenset(decisions))
+    return tuple(sorted((*managed, *unmanaged), key=lambda status: status.group))
+
+
+def host_statuses(observation: Observation) -> tuple[HostStatus, ...]:
+    """List every host: whether its hypervisor answered, and its load where that could be read."""
+    statuses = []
+    for host, inventory in sorted(observation.inventory.items()):
+        why = inventory.why if isinstance(inventory, Unknown) else None
+        sample = observation.hosts.get(host)
+        statuses.append(HostStatus(host, why is None, why, sample if isinstance(sample, HostSample) else None))
+    return tuple(statuses)
+
+
+def accumulate(totals: Totals, finished: Finished) -> Totals:
+    """Add one step's decisions, outcomes and arrivals."""
+    groups = dict(totals.groups)
+    for decision in finished.result.decisions:
+        groups[decision.group] = _count_decision(groups.get(decision.group, GroupTotals()), decision)
+    for outcome in finished.observation.outcomes:
+        group = outcome.intent.action.group
+        groups[group] = _count_outcome(groups.get(group, GroupTotals()), outcome)
+    for policy in finished.policies:
+        known = finished.result.memory.groups.get(policy.group, GroupMemory())
+        for instance in group_instances(policy, finished.observation, finished.result.memory):
+            memory = known.instances.get(instance.id)
+            if memory is not None and memory.ready_at == finished.observation.at:
+                total = groups[policy.group]
+                launches = total.launches.add(max(memory.ready_at - instance.created_at, 0.0))
+                groups[policy.group] = replace(total, launches=launches)
+    return replace(totals, groups=groups)
+
+
+def _managed(policy: Policy, instances: Sequence[Instance], memory: Memory, decision: Decision) -> GroupStatus:
+    group = memory.groups.get(policy.group, GroupMemory())
+    listed = tuple(InstanceStatus(i.id, i.host, i.state, i.since, group.loads.get(i.id), i.detail) for i in instances)
+    return GroupStatus(policy.group, policy.mode, policy.size, group.paused, group.override, decision, listed)
+
+
+def _unmanaged(observation: Observation, controller: str, managed: frozenset[str]) -> list[GroupStatus]:
+    groups: dict[str, list[InstanceStatus]] = {}
+    for inventory in observation.inventory.values():
+        if not isinstance(inventory, HostInventory):
+            continue
+        for domain in inventory.domains:
+            owner = domain.ownership
+            if owner is not None and owner.controller == controller and owner.group not in managed:
+                status = InstanceStatus(owner.instance, domain.host, _state(domain), owner.created_at)
+                groups.setdefault(owner.group, []).append(status)
+    return [
+        GroupStatus(group, None, None, paused=False, override=None, decision=None, instances=tuple(instances))
+        for group, instances in groups.items()
+    ]
+
+
+def _state(domain: Domain) -> InstanceState:
+    if domain.state is not DomainState.RUNNING:
+        return InstanceState.FAILED
+    return InstanceState.READY if domain.answers else InstanceState.BOOTING
+
+
+def _count_decision(totals: GroupTotals, decision: Decision) -> GroupTotals:
+    codes = [reason.code.value for reason in decision.reasons]
+    codes += [recommendation.reason.code.value for recommendation in decision.recommendations]
+    return replace(totals, reasons=_plus(totals.reasons, Counter(codes)))
+
+
+def _count_outcome(totals: GroupTotals, outcome: Outcome) -> GroupTotals:
+    if outcome.state is IntentState.FAILED:
+        kind = outcome.failure.kind.value if outcome.failure is not None else "failed"
+        return replace(totals, failures=_plus(totals.failures, {kind: 1}))
+    seconds = max(outcome.ended_at - outcome.intent.at, 0.0)
+    if isinstance(outcome.intent.action, Clone):
+        return replace(totals, clones=totals.clones.add(seconds))
+    return replace(totals, removals=totals.removals.add(seconds))
+
+
+def _plus(counts: Mapping[str, int], more: Mapping[str, int]) -> dict[str, int]:
+    return {key: counts.get(key, 0) + more.get(key, 0) for key in {*counts, *more}}

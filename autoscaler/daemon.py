@@ -1,0 +1,294 @@
+"""The composition root: the one clock, the scheduler, signals, and systemd's notification."""
+
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from importlib.metadata import version
+
+import structlog
+
+from autoscaler.config import Config
+from autoscaler.control.server import ControlServer
+from autoscaler.core.decision import Decision
+from autoscaler.core.errors import AutoscalerError, ControlError, StoreError
+from autoscaler.core.memory import Memory
+from autoscaler.core.observation import Change, Request
+from autoscaler.core.policy import Policy
+from autoscaler.core.ports import Hypervisor
+from autoscaler.core.snapshot import GroupStatus, ReloadStatus, Snapshot, TickStatus, Totals
+from autoscaler.core.status import Finished, accumulate, group_statuses, host_statuses
+from autoscaler.core.step import step
+from autoscaler.executor import Executor
+from autoscaler.exporter.collector import make_registry
+from autoscaler.host.load import HostLoad
+from autoscaler.hypervisor import LibvirtHypervisor, is_local
+from autoscaler.log import configure
+from autoscaler.notify import notify, notify_reloading
+from autoscaler.policy.load import load_directory
+from autoscaler.sampler import Sampler
+from autoscaler.store import Journal, TickRecord
+from autoscaler.ticker import Ticker
+from autoscaler.web.server import WebServer
+from autoscaler.world import World
+
+log = structlog.get_logger(__name__)
+
+_ACTIONS_DEADLINE_SECONDS = 15.0
+_TICK_DEADLINE_SECONDS = 5.0
+_PRUNE_EVERY_SECONDS = 3600.0
+
+
+class Daemon:
+    """Everything that lives as long as the process; implements the control socket's backend."""
+
+    def __init__(self, config: Config, policies: tuple[Policy, ...], journal: Journal) -> None:
+        self._config = config
+        self._policies = policies
+        self._journal = journal
+        self._memory: Memory = journal.load_memory()
+        self._events: queue.SimpleQueue[str | BaseException] = queue.SimpleQueue()
+        self._reload_lock = threading.Lock()
+        self._tick_lock = threading.Lock()
+        self._hosts = _HostLines()
+        self._pruned_at = 0.0
+        self._number = 0
+        now = time.time()
+        self._snapshot = Snapshot(
+            version=version("kvm-autoscaler"),
+            controller=journal.controller,
+            started_at=now,
+            at=now,
+            interval_seconds=config.interval_seconds,
+            reload=ReloadStatus(ok=True, at=now),
+        )
+        self._ticker = Ticker(config.interval_seconds, self._tick)
+        self._hypervisors = _hypervisors(config, journal, self._ticker.wake)
+        self._executor = Executor(
+            self._hypervisors,
+            journal,
+            now=time.time,
+            workers_per_host=config.workers,
+            on_end=self._ticker.wake,
+            on_bug=self._events.put,
+        )
+        loads = {name: HostLoad(name).sample for name, host in config.hosts.items() if is_local(host.uri)}
+        self._world = World(Sampler(self._hypervisors, loads, config.interval_seconds), journal, self._executor)
+
+    def run(self) -> None:
+        """Serve until SIGTERM or SIGINT. Raises what a worker or the tick raised if that was a bug."""
+        web = WebServer(self._config.listen.host, self._config.listen.port, self.snapshot, make_registry(self.snapshot))
+        control = ControlServer(self._config.control_socket, self)
+        web.start()
+        control.start()
+        for number, event in ((signal.SIGTERM, "stop"), (signal.SIGINT, "stop"), (signal.SIGHUP, "reload")):
+            signal.signal(number, lambda _number, _frame, event=event: self._events.put(event))
+        log.info(
+            "daemon started",
+            controller=self._journal.controller,
+            policies=len(self._policies),
+            metrics=f"http://{self._config.listen.host}:{self._config.listen.port}/metrics",
+        )
+        self._ticker.start()
+        try:
+            self._serve()
+        finally:
+            notify("STOPPING=1")
+            self._ticker.stop()
+            control.stop()
+            web.stop()
+            if not self._executor.stop(_ACTIONS_DEADLINE_SECONDS):
+                log.warning("actions still under way are left for the next start")
+            if self._tick_lock.acquire(timeout=_TICK_DEADLINE_SECONDS):
+                self._journal.close()
+            log.info("daemon stopped, guests run on")
+
+    def _serve(self) -> None:
+        while True:
+            event = self._events.get()
+            if isinstance(event, BaseException):
+                raise event
+            if event == "stop":
+                return
+            self.reload("SIGHUP")
+
+    # The control socket's backend
+
+    def snapshot(self) -> Snapshot:
+        """Give what the last finished tick left."""
+        return self._snapshot
+
+    def change(self, by: str, group: str, change: Change, count: int | None, for_seconds: float | None) -> Request:
+        """Note an operator's request for the next tick. Raises ControlError where it cannot be granted."""
+        policy = self._policy(group)
+        if change is Change.SCALE and (count is None or not policy.size.min <= count <= policy.size.max):
+            bounds = f"{policy.size.min} to {policy.size.max}"
+            raise ControlError(f"group {group} can be scaled to {bounds} instances; change size in its policy for more")
+        request = self._journal.add_request(time.time(), by, group, change, count, for_seconds)
+        self._ticker.wake()
+        return request
+
+    def explain(self, group: str, at: float | None) -> Decision:
+        """Give the decision of the last tick, or of the one at a time. Raises ControlError where there is none."""
+        for status in self._snapshot.groups:
+            if at is None and status.group == group and status.decision is not None:
+                return status.decision
+        decision = self._journal.decision_at(group, at)
+        if decision is None:
+            self._policy(group)
+            raise ControlError(f"no decision of group {group} is recorded for that time")
+        return decision
+
+    def reload(self, by: str) -> ReloadStatus:
+        """Read the policy files again; wrong ones are refused as a whole and the old ones run on."""
+        with self._reload_lock:
+            notify_reloading()
+            status = self._read_policies(by)
+            self._snapshot = replace(self._snapshot, reload=status)
+            notify("READY=1")
+        self._ticker.wake()
+        return status
+
+    def _read_policies(self, by: str) -> ReloadStatus:
+        try:
+            policies = load_directory(self._config.policies_dir, frozenset(self._config.hosts))
+        except AutoscalerError as error:
+            log.error("reload refused, the old policies run on", by=by, error=str(error))  # noqa: TRY400 - an operator's error, not a bug
+            return ReloadStatus(ok=False, at=time.time(), error=str(error))
+        gone = {policy.group for policy in self._policies} - {policy.group for policy in policies}
+        for group in sorted(gone):
+            log.warning("policy file vanished, its instances run on unmanaged", group=group)
+        self._policies = policies
+        log.info("policies reloaded", by=by, policies=len(policies))
+        return ReloadStatus(ok=True, at=time.time())
+
+    def _policy(self, group: str) -> Policy:
+        for policy in self._policies:
+            if policy.group == group:
+                return policy
+        known = ", ".join(policy.group for policy in self._policies) or "none"
+        raise ControlError(f"no policy for group {group}; groups with a policy: {known}")
+
+    # The tick
+
+    def _tick(self, lateness_seconds: float) -> None:
+        try:
+            with self._tick_lock:
+                began = time.monotonic()
+                self._decide_and_commit(lateness_seconds, began)
+            notify("WATCHDOG=1", *(("READY=1",) if self._number == 1 else ()))
+        except BaseException as error:  # noqa: BLE001 - a bug ends the daemon, from its main thread
+            self._events.put(error)
+
+    def _decide_and_commit(self, lateness_seconds: float, began: float) -> None:
+        at = time.time()
+        policies = self._policies
+        self._number += 1
+        try:
+            observation = self._world.observe(at)
+            result = step(policies, observation, self._memory)
+            record = TickRecord(observation, policies, result.decisions, result.memory)
+            intents = self._world.apply(record, result.actions)
+            self._prune(at)
+        except StoreError as error:
+            log.error("tick not committed, nothing was done", error=str(error))  # noqa: TRY400 - an operator's error, not a bug
+            totals = self._snapshot.totals
+            self._snapshot = replace(self._snapshot, totals=replace(totals, tick_failures=totals.tick_failures + 1))
+            return
+        self._memory = result.memory
+        finished = Finished(policies, observation, result, intents)
+        self._log_changes(finished)
+        self._publish(finished, TickStatus(self._number, at, time.monotonic() - began, lateness_seconds))
+
+    def _publish(self, finished: Finished, tick: TickStatus) -> None:
+        totals: Totals = accumulate(self._snapshot.totals, finished)
+        with self._reload_lock:
+            self._snapshot = replace(
+                self._snapshot,
+                at=tick.at,
+                tick=tick,
+                last_success_at=tick.at,
+                hosts=host_statuses(finished.observation),
+                groups=group_statuses(finished),
+                totals=replace(totals, ticks=totals.ticks.add(tick.duration_seconds)),
+            )
+
+    def _prune(self, at: float) -> None:
+        if abs(at - self._pruned_at) >= _PRUNE_EVERY_SECONDS:
+            self._journal.prune(at)
+            self._pruned_at = at
+
+    def _log_changes(self, finished: Finished) -> None:
+        """Log a line per change and none for a quiet tick."""
+        self._hosts.log(finished)
+        before: dict[str, GroupStatus] = {status.group: status for status in self._snapshot.groups}
+        for decision in finished.result.decisions:
+            codes = [reason.code.value for reason in decision.reasons]
+            if decision.admitted != decision.current:
+                log.info(
+                    "group scaled",
+                    group=decision.group,
+                    before=decision.current,
+                    admitted=decision.admitted,
+                    recommended=decision.recommended,
+                    reasons=codes or [wish.reason.code.value for wish in decision.recommendations],
+                )
+                continue
+            known = before.get(decision.group)
+            previous = known.decision if known is not None else None
+            if codes != ([reason.code.value for reason in previous.reasons] if previous is not None else []):
+                log.info("decision changed", group=decision.group, admitted=decision.admitted, reasons=codes)
+
+
+class _HostLines:
+    """Logs a host's hypervisor when it goes and when it comes back."""
+
+    def __init__(self) -> None:
+        self._why: dict[str, str | None] = {}
+
+    def log(self, finished: Finished) -> None:
+        """Compare with the tick before."""
+        for status in host_statuses(finished.observation):
+            before = self._why.get(status.host, "")
+            if status.why is not None and before in {None, ""}:
+                log.error("host does not answer, its groups are held", host=status.host, why=status.why)
+            elif status.why is None and before is not None:
+                log.info("host answers", host=status.host)
+            self._why[status.host] = status.why
+
+
+def _hypervisors(config: Config, journal: Journal, wake: Callable[[], None]) -> dict[str, Hypervisor]:
+    return {
+        name: LibvirtHypervisor(
+            name,
+            host.uri,
+            journal.controller,
+            recall=journal.recall,
+            remember=journal.remember,
+            on_change=wake,
+        )
+        for name, host in config.hosts.items()
+    }
+
+
+def run(config: Config) -> int:
+    """Run the daemon to its end and give the exit code. Raises AutoscalerError for what an operator can mend."""
+    configure(config.log.format, config.log.level)
+    policies = load_directory(config.policies_dir, frozenset(config.hosts))
+    journal = Journal.open(config.state_dir)
+    code = 0
+    try:
+        Daemon(config, policies, journal).run()
+    except AutoscalerError:
+        raise
+    except Exception:
+        log.exception("bug: the daemon ends, guests run on")
+        code = 70
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Threads stuck in a call to libvirt cannot be cancelled, and must not keep the process from ending.
+    os._exit(code)

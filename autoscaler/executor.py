@@ -1,0 +1,311 @@
+"""Carries actions out in workers, step by step, each step in the journal before it begins.
+
+A step that fails undoes what was begun, in reverse. A call whose outcome is unknown (deadline exceeded, connection lost)
+leaves the intent unknown: it counts against `max` and is settled by `settle` once a listing has succeeded. A process
+that dies leaves open intents, which `settle` finishes or undoes at the next start. Every step can be repeated.
+"""
+
+import queue
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import structlog
+
+from autoscaler.core.action import Clone, Failure, InFlight, Intent, IntentState, Remove
+from autoscaler.core.errors import HypervisorError, HypervisorErrorKind
+from autoscaler.core.observation import Ownership
+from autoscaler.core.ports import Hypervisor, VolumeRef
+from autoscaler.store import Journal
+
+log = structlog.get_logger(__name__)
+
+_OUTCOME_UNKNOWN = frozenset({HypervisorErrorKind.DEADLINE, HypervisorErrorKind.UNREACHABLE})
+_POLL_SECONDS = 0.5
+
+
+class StoppingError(Exception):
+    """The daemon ends; the intent stays open and is settled at the next start."""
+
+
+@dataclass(frozen=True, slots=True)
+class Time:
+    """The executor's clock: seconds since the epoch, and a pause that raises `StoppingError` when the daemon ends."""
+
+    now: Callable[[], float]
+    pause: Callable[[float], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One action on its host."""
+
+    intent: Intent
+    hypervisor: Hypervisor
+    journal: Journal
+    time: Time
+
+    @property
+    def clone(self) -> Clone:
+        """The action as a clone."""
+        assert isinstance(self.intent.action, Clone)
+        return self.intent.action
+
+    @property
+    def remove(self) -> Remove:
+        """The action as a removal."""
+        assert isinstance(self.intent.action, Remove)
+        return self.intent.action
+
+    @property
+    def volume(self) -> VolumeRef:
+        """The overlay a clone makes."""
+        clone = self.clone
+        return VolumeRef(clone.host, clone.image.pool, f"{clone.instance}.qcow2", clone.instance)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step of an action; `undo` takes it back whether it was done, half done or not begun."""
+
+    name: str
+    do: Callable[[Work], None]
+    undo: Callable[[Work], None] | None = None
+
+
+def _validate(work: Work) -> None:
+    work.hypervisor.validate(work.clone)
+
+
+def _create_overlay(work: Work) -> None:
+    work.journal.add_volume(work.volume, work.time.now())
+    work.hypervisor.create_overlay(work.clone, work.volume)
+
+
+def _delete_overlay(work: Work) -> None:
+    work.hypervisor.delete_volume(work.volume)
+    work.journal.remove_volume(work.volume)
+
+
+def _define(work: Work) -> None:
+    clone = work.clone
+    digest = work.hypervisor.image_digest(clone)
+    ownership = Ownership(work.journal.controller, clone.group, clone.instance, digest, work.intent.at)
+    work.hypervisor.define(clone, work.volume, ownership)
+
+
+def _start(work: Work) -> None:
+    work.hypervisor.start(work.clone.instance)
+
+
+def _shut_down(work: Work) -> None:
+    remove = work.remove
+    until = work.time.now() + remove.deadline_seconds
+    if remove.deadline_seconds <= 0 or not work.hypervisor.running(remove.instance):
+        return
+    try:
+        work.hypervisor.request_shutdown(remove.instance)
+    except HypervisorError as error:
+        if error.kind in _OUTCOME_UNKNOWN:
+            raise
+        log.warning("guest cannot be asked to shut down", instance=remove.instance, error=str(error))
+        return
+    while work.time.now() < until and work.hypervisor.running(remove.instance):
+        work.time.pause(_POLL_SECONDS)
+    if work.hypervisor.running(remove.instance):
+        log.warning(
+            "drain deadline exceeded, destroying", instance=remove.instance, deadline_seconds=remove.deadline_seconds
+        )
+
+
+def _destroy(work: Work) -> None:
+    work.hypervisor.destroy(work.intent.action.instance)
+
+
+def _undefine(work: Work) -> None:
+    work.hypervisor.undefine(work.intent.action.instance)
+
+
+def _delete_volumes(work: Work) -> None:
+    for volume in work.journal.volumes(work.intent.action.instance):
+        work.hypervisor.delete_volume(volume)
+        work.journal.remove_volume(volume)
+
+
+CLONE_STEPS = (
+    Step("validate", _validate),
+    Step("overlay", _create_overlay, _delete_overlay),
+    Step("define", _define, _undefine),
+    Step("start", _start, _destroy),
+)
+REMOVE_STEPS = (
+    Step("shutdown", _shut_down),
+    Step("destroy", _destroy),
+    Step("undefine", _undefine),
+    Step("delete_volumes", _delete_volumes),
+)
+
+
+def carry_out(work: Work) -> None:
+    """Do one action to its end and write how it ended. Raises StoreError when the journal cannot be written."""
+    steps = CLONE_STEPS if isinstance(work.intent.action, Clone) else REMOVE_STEPS
+    begun: list[Step] = []
+    try:
+        for step in steps:
+            begun.append(step)
+            work.journal.begin_step(work.intent.id, step.name, work.time.now())
+            step.do(work)
+            work.journal.end_step(work.intent.id, step.name, work.time.now())
+    except HypervisorError as error:
+        _fail(work, begun, Failure(error.kind, str(error)))
+    except StoppingError:
+        log.info("action left for the next start", instance=work.intent.action.instance, step=begun[-1].name)
+    else:
+        _end(work, IntentState.DONE, None)
+
+
+def settle(flight: InFlight, work: Work) -> None:
+    """Finish or undo an intent left open by a crash, or whose call had an unknown outcome, after a good listing."""
+    if isinstance(flight.intent.action, Remove):
+        carry_out(work)
+        return
+    try:
+        running = work.hypervisor.running(work.clone.instance)
+    except HypervisorError as error:
+        log.warning("clone cannot be settled yet", instance=work.clone.instance, error=str(error))
+        return
+    if running:
+        _end(work, IntentState.DONE, None)
+    else:
+        failure = Failure(HypervisorErrorKind.INTERRUPTED, "interrupted, what had been begun was undone")
+        _undo(work, list(CLONE_STEPS), failure)
+
+
+def _fail(work: Work, begun: list[Step], failure: Failure) -> None:
+    action = work.intent.action
+    log.error(
+        "action failed",
+        action=type(action).__name__.lower(),
+        group=action.group,
+        instance=action.instance,
+        step=begun[-1].name,
+        kind=failure.kind.value,
+        error=failure.message,
+    )
+    if failure.kind in _OUTCOME_UNKNOWN:
+        work.journal.mark_unknown(work.intent.id, work.time.now(), failure)
+    else:
+        _undo(work, begun, failure)
+
+
+def _undo(work: Work, begun: list[Step], failure: Failure) -> None:
+    try:
+        for step in reversed(begun):
+            if step.undo is not None:
+                work.journal.begin_step(work.intent.id, f"undo {step.name}", work.time.now())
+                step.undo(work)
+                work.journal.end_step(work.intent.id, f"undo {step.name}", work.time.now())
+    except HypervisorError as error:
+        log.error("undo failed, tried again later", instance=work.intent.action.instance, error=str(error))  # noqa: TRY400 - an operator's error, not a bug
+        work.journal.mark_unknown(work.intent.id, work.time.now(), Failure(error.kind, str(error)))
+    else:
+        _end(work, IntentState.FAILED, failure)
+
+
+def _end(work: Work, state: IntentState, failure: Failure | None) -> None:
+    work.journal.end_intent(work.intent.id, state, work.time.now(), failure)
+    action = work.intent.action
+    if state is IntentState.DONE:
+        log.info(
+            "action done",
+            action=type(action).__name__.lower(),
+            group=action.group,
+            instance=action.instance,
+            seconds=round(work.time.now() - work.intent.at, 3),
+        )
+
+
+class Executor:
+    """Workers per host, bounded, in daemon threads: a stuck one cannot keep the process from ending."""
+
+    def __init__(
+        self,
+        hypervisors: Mapping[str, Hypervisor],
+        journal: Journal,
+        *,
+        now: Callable[[], float],
+        workers_per_host: int,
+        on_end: Callable[[], None],
+        on_bug: Callable[[BaseException], None],
+    ) -> None:
+        self._hypervisors = hypervisors
+        self._journal = journal
+        self._stopping = threading.Event()
+        self._time = Time(now, self._pause)
+        self._on_end = on_end
+        self._on_bug = on_bug
+        self._queues: dict[str, queue.SimpleQueue[Callable[[], None]]] = {}
+        self._active: set[int] = set()
+        self._lock = threading.Lock()
+        self._idle = threading.Condition(self._lock)
+        for host in hypervisors:
+            self._queues[host] = queue.SimpleQueue()
+            for number in range(workers_per_host):
+                threading.Thread(target=self._run, args=(host,), name=f"{host}-{number}", daemon=True).start()
+
+    def submit(self, intents: Iterable[Intent]) -> None:
+        """Hand new intents to the workers; returns at once."""
+        for intent in intents:
+            work = self._work(intent)
+            self._enqueue(intent, lambda work=work: carry_out(work))  # type: ignore[misc]
+
+    def settle(self, flights: Iterable[InFlight]) -> None:
+        """Hand intents of unknown outcome, or left open by an earlier process, to the workers; returns at once."""
+        for flight in flights:
+            work = self._work(flight.intent)
+            self._enqueue(flight.intent, lambda flight=flight, work=work: settle(flight, work))  # type: ignore[misc]
+
+    def active(self) -> frozenset[int]:
+        """Give the ids of the intents a worker has or will take."""
+        with self._lock:
+            return frozenset(self._active)
+
+    def stop(self, deadline_seconds: float) -> bool:
+        """Begin no more actions and wait for those under way; False when some were still running at the deadline."""
+        self._stopping.set()
+        with self._idle:
+            return self._idle.wait_for(lambda: not self._active, deadline_seconds)
+
+    def _work(self, intent: Intent) -> Work:
+        return Work(intent, self._hypervisors[intent.action.host], self._journal, self._time)
+
+    def _enqueue(self, intent: Intent, job: Callable[[], None]) -> None:
+        with self._lock:
+            if intent.id in self._active:
+                return
+            self._active.add(intent.id)
+
+        def run() -> None:
+            try:
+                if not self._stopping.is_set():
+                    job()
+            finally:
+                with self._idle:
+                    self._active.discard(intent.id)
+                    self._idle.notify_all()
+
+        self._queues[intent.action.host].put(run)
+
+    def _run(self, host: str) -> None:
+        while True:
+            job = self._queues[host].get()
+            try:
+                job()
+            except BaseException as error:  # noqa: BLE001 - a bug ends the daemon, from its main thread
+                self._on_bug(error)
+                return
+            self._on_end()
+
+    def _pause(self, seconds: float) -> None:
+        if self._stopping.wait(seconds):
+            raise StoppingError

@@ -1,0 +1,1 @@
+"""The load of the host this daemon runs on."""

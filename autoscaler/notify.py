@@ -1,0 +1,22 @@
+"""systemd's notification protocol: a datagram to the socket it names in the environment, and nothing without one."""
+
+import os
+import socket
+import time
+
+
+def notify(*assignments: str) -> None:
+    """Send state assignments such as `READY=1`. Without a service manager this does nothing. Raises OSError."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    if address.startswith("@"):
+        address = "\0" + address[1:]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
+        sender.connect(address)
+        sender.sendall("\n".join(assignments).encode())
+
+
+def notify_reloading() -> None:
+    """Tell that a reload began; the next `READY=1` ends it."""
+    notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")

@@ -1,0 +1,228 @@
+"""A simulated host: the `Hypervisor` port over a dictionary, with guests that boot, burn CPU and shut down."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from hashlib import blake2s
+
+from autoscaler.core.action import Clone
+from autoscaler.core.errors import HypervisorError, HypervisorErrorKind
+from autoscaler.core.observation import Domain, DomainCounters, DomainState, HostInventory, HostSample, Ownership
+from autoscaler.core.ports import VolumeRef
+
+_OFF = frozenset({DomainState.SHUTOFF, DomainState.CRASHED})
+
+
+@dataclass(slots=True)
+class Clock:
+    """The simulated now, in seconds since the epoch."""
+
+    at: float = 1_000_000.0
+
+    def now(self) -> float:
+        """Give the simulated time."""
+        return self.at
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass."""
+        self.at += seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Guest:
+    """How the guests of this world behave."""
+
+    boot_seconds: float = 4.0
+    shutdown_seconds: float = 1.0
+    """Time from the request to off; infinite for a guest that ignores it."""
+
+
+@dataclass(slots=True)
+class _Machine:
+    domain: Domain
+    volume: str
+    vcpus: int
+    started_at: float | None = None
+    off_at: float | None = None
+    vcpu_seconds: float = 0.0
+
+
+class SimulatedHost:
+    """One host. `demand` gives the load in busy instances at a time, shared evenly among the guests that booted.
+
+    `fault` is called with each method's name before the method does anything, and may raise in its place.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        controller: str,
+        clock: Clock,
+        *,
+        demand: Callable[[float], float] = lambda _at: 0.0,
+        guest: Guest | None = None,
+        images: frozenset[tuple[str, str]] = frozenset({("default", "golden.qcow2")}),
+        fault: Callable[[str], None] = lambda _method: None,
+    ) -> None:
+        self._host = host
+        self._controller = controller
+        self._clock = clock
+        self.demand = demand
+        self.guest = guest or Guest()
+        self.images = images
+        self.fault = fault
+        self.volumes: set[tuple[str, str]] = set(images)
+        self._machines: dict[str, _Machine] = {}
+        self._accounted_at = clock.now()
+
+    @property
+    def host(self) -> str:
+        """The host's name."""
+        return self._host
+
+    def sample(self) -> HostSample:
+        """Give a host with nothing remarkable about it."""
+        busy = min(self.demand(self._clock.now()) / 8, 1.0)
+        return HostSample(self._host, 8, busy, 0.0, 64 << 30, 32 << 30)
+
+    def add_foreign(self, name: str, ownership: Ownership | None = None) -> None:
+        """Put a running domain here that is not this controller's."""
+        uuid = _uuid(name, "foreign")
+        domain = Domain(self._host, uuid, name, DomainState.RUNNING, ownership)
+        self._machines[name] = _Machine(domain, f"{name}.img", 1, self._clock.now())
+
+    def set_state(self, instance: str, state: DomainState) -> None:
+        """Do to an instance what an operator or a crash would."""
+        self._account()
+        self._machines[instance].domain = replace(self._machines[instance].domain, state=state)
+
+    def inventory(self) -> HostInventory:
+        """List all domains."""
+        self.fault("inventory")
+        self._account()
+        return HostInventory(self._host, tuple(self._as_listed(machine) for machine in self._machines.values()))
+
+    def counters(self) -> Mapping[str, DomainCounters]:
+        """Give the vCPU counters of running domains."""
+        self.fault("counters")
+        self._account()
+        now = self._clock.now()
+        return {
+            machine.domain.uuid: DomainCounters(machine.domain.uuid, now, machine.vcpus, machine.vcpu_seconds, 0.0)
+            for machine in self._machines.values()
+            if machine.domain.state is DomainState.RUNNING
+        }
+
+    def validate(self, clone: Clone) -> None:
+        """Raise NOT_FOUND without the image, EXISTS where the name is taken."""
+        self.fault("validate")
+        image = (clone.image.pool, clone.image.volume)
+        if image not in self.volumes:
+            raise HypervisorError(HypervisorErrorKind.NOT_FOUND, f"no volume {image[1]} in pool {image[0]}")
+        self._refuse_taken(clone.instance)
+
+    def image_digest(self, clone: Clone) -> str:
+        """Identify the image by its name: simulated images never change."""
+        self.fault("image_digest")
+        return f"{clone.image.pool}/{clone.image.volume}"
+
+    def create_overlay(self, clone: Clone, volume: VolumeRef) -> None:
+        """Add the volume."""
+        self.fault("create_overlay")
+        key = (volume.pool, volume.name)
+        if key in self.volumes:
+            raise HypervisorError(HypervisorErrorKind.EXISTS, f"volume {volume.name} is there already")
+        self.volumes.add(key)
+
+    def define(self, clone: Clone, volume: VolumeRef, ownership: Ownership) -> None:
+        """Add the domain, off."""
+        self.fault("define")
+        self._refuse_taken(clone.instance)
+        uuid = _uuid(clone.instance, self._controller)
+        domain = Domain(self._host, uuid, clone.instance, DomainState.SHUTOFF, ownership)
+        self._machines[clone.instance] = _Machine(domain, volume.name, clone.machine.vcpus)
+
+    def start(self, instance: str) -> None:
+        """Start the domain; it answers after the guest's boot time."""
+        self.fault("start")
+        machine = self._ours(instance)
+        if machine is None:
+            raise HypervisorError(HypervisorErrorKind.NOT_FOUND, f"no domain {instance}")
+        if machine.domain.state in _OFF:
+            self._account()
+            machine.started_at, machine.off_at, machine.vcpu_seconds = self._clock.now(), None, 0.0
+            machine.domain = replace(machine.domain, state=DomainState.RUNNING)
+
+    def running(self, instance: str) -> bool | None:
+        """Whether the domain is in any state but off; None without it."""
+        self.fault("running")
+        self._account()
+        machine = self._ours(instance)
+        return None if machine is None else machine.domain.state not in _OFF
+
+    def request_shutdown(self, instance: str) -> None:
+        """Ask the guest; it is off after its shutdown time."""
+        self.fault("request_shutdown")
+        machine = self._ours(instance)
+        if machine is not None and machine.domain.state is DomainState.RUNNING:
+            machine.off_at = self._clock.now() + self.guest.shutdown_seconds
+
+    def destroy(self, instance: str) -> None:
+        """Power off."""
+        self.fault("destroy")
+        machine = self._ours(instance)
+        if machine is not None:
+            self._account()
+            machine.domain = replace(machine.domain, state=DomainState.SHUTOFF)
+
+    def undefine(self, instance: str) -> None:
+        """Forget the domain."""
+        self.fault("undefine")
+        if self._ours(instance) is not None:
+            del self._machines[instance]
+
+    def delete_volume(self, volume: VolumeRef) -> None:
+        """Forget the volume."""
+        self.fault("delete_volume")
+        self.volumes.discard((volume.pool, volume.name))
+
+    def _ours(self, instance: str) -> _Machine | None:
+        machine = self._machines.get(instance)
+        if machine is None:
+            return None
+        ownership = machine.domain.ownership
+        return machine if ownership is not None and ownership.controller == self._controller else None
+
+    def _refuse_taken(self, instance: str) -> None:
+        if instance in self._machines:
+            raise HypervisorError(HypervisorErrorKind.EXISTS, f"a domain named {instance} is there already")
+
+    def _booted(self, machine: _Machine, at: float) -> bool:
+        return (
+            machine.domain.state is DomainState.RUNNING
+            and machine.started_at is not None
+            and at - machine.started_at >= self.guest.boot_seconds
+        )
+
+    def _as_listed(self, machine: _Machine) -> Domain:
+        ours = self._ours(machine.domain.name) is not None and machine.domain.state is DomainState.RUNNING
+        answers = self._booted(machine, self._clock.now()) if ours else None
+        return replace(machine.domain, answers=answers)
+
+    def _account(self) -> None:
+        """Bring shutdowns and CPU time up to now."""
+        now = self._clock.now()
+        for machine in self._machines.values():
+            if machine.off_at is not None and now >= machine.off_at and machine.domain.state is DomainState.RUNNING:
+                machine.domain = replace(machine.domain, state=DomainState.SHUTOFF)
+        booted = [machine for machine in self._machines.values() if self._booted(machine, self._accounted_at)]
+        elapsed = now - self._accounted_at
+        if elapsed > 0:
+            serving = [machine for machine in booted if machine.domain.ownership is not None]
+            for machine in serving:
+                machine.vcpu_seconds += elapsed * min(self.demand(self._accounted_at) / len(serving), 1.0)
+            self._accounted_at = now
+
+
+def _uuid(name: str, controller: str) -> str:
+    digest = blake2s(f"{controller}/{name}".encode(), digest_size=16).hexdigest()
+    return f"{digest[:8]}-{digest[8:12]}-{digest[12:16]}-{digest[16:20]}-{digest[20:]}"

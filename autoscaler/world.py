@@ -1,0 +1,68 @@
+"""The world as the controller meets it: observations in, actions out. Real and simulated hosts are met the same way."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+from autoscaler.core.action import Action, InFlight, Intent
+from autoscaler.core.observation import HostInventory, Observation
+from autoscaler.sampler import Sampler
+from autoscaler.store import Journal, TickRecord
+
+
+class Workers(Protocol):
+    """Whoever carries actions out: the executor's threads, or the simulation in its own time."""
+
+    def submit(self, intents: Iterable[Intent]) -> None:
+        """Begin new intents."""
+        ...
+
+    def settle(self, flights: Iterable[InFlight]) -> None:
+        """Finish or undo what was left open."""
+        ...
+
+    def active(self) -> frozenset[int]:
+        """Give the ids of the intents that are being worked on."""
+        ...
+
+
+class World:
+    """Sampler, journal and workers as one."""
+
+    def __init__(self, sampler: Sampler, journal: Journal, workers: Workers) -> None:
+        self._sampler = sampler
+        self._journal = journal
+        self._workers = workers
+
+    def observe(self, at: float) -> Observation:
+        """Read everything one step may know. Raises StoreError when the journal cannot be read.
+
+        The journal is read before the hosts: an action that ends in between is then seen twice, in flight and listed,
+        and counted once; the other way round it would be seen nowhere and done again.
+        """
+        in_flight, outcomes, requests = self._journal.in_flight(), self._journal.outcomes(), self._journal.requests()
+        seen = self._sampler.observe(at)
+        return replace(seen, in_flight=in_flight, outcomes=outcomes, requests=requests)
+
+    def apply(self, record: TickRecord, actions: Sequence[Action]) -> tuple[Intent, ...]:
+        """Commit a step's record with its actions as intents, then begin them; returns without waiting for any.
+
+        Intents that no worker has are settled, if their host could be listed after they had come to where they are. Raises StoreError when the commit fails;
+        nothing is begun then.
+        """
+        intents = self._journal.commit_tick(record, actions)
+        active = self._workers.active()
+        readable = {
+            host for host, inventory in record.observation.inventory.items() if isinstance(inventory, HostInventory)
+        }
+        before = {(flight.intent.id, flight.state) for flight in record.observation.in_flight}
+        orphans = [
+            flight
+            for flight in self._journal.in_flight()
+            if (flight.intent.id, flight.state) in before
+            and flight.intent.id not in active
+            and flight.intent.action.host in readable
+        ]
+        self._workers.submit(intents)
+        self._workers.settle(orphans)
+        return intents

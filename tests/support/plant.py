@@ -1,0 +1,118 @@
+"""A simulated host under the pure step, without journal or threads: for tests that run many ticks."""
+
+from dataclasses import dataclass, replace
+
+from autoscaler.codec import canonical, parse
+from autoscaler.core.action import Clone, Failure, InFlight, Intent, IntentState, Outcome
+from autoscaler.core.errors import HypervisorError, HypervisorErrorKind
+from autoscaler.core.instances import owned_domains
+from autoscaler.core.memory import Memory
+from autoscaler.core.observation import Change, Observation, Ownership, Request
+from autoscaler.core.policy import Policy
+from autoscaler.core.ports import VolumeRef
+from autoscaler.core.step import StepResult, step
+from autoscaler.sampler import Sampler
+from autoscaler.simulate.host import Clock, Guest, SimulatedHost
+
+CONTROLLER = "11111111-2222-3333-4444-555555555555"
+
+
+@dataclass
+class Plant:
+    """Ticks a group's policy against a simulated host; actions take `action_seconds`."""
+
+    policy: Policy
+    interval_seconds: float = 10.0
+    action_seconds: float = 1.0
+    demand: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.clock = Clock()
+        self.broken: set[str] = set()
+        self.host = SimulatedHost(
+            "local",
+            CONTROLLER,
+            self.clock,
+            demand=lambda _at: self.demand,
+            guest=Guest(boot_seconds=4.0),
+            images=frozenset({(self.policy.image.pool, self.policy.image.volume)}),
+            fault=self._fault,
+        )
+        self.memory = Memory(CONTROLLER)
+        self.sampler = Sampler({"local": self.host}, {"local": self.host.sample}, self.interval_seconds)
+        self.flights: list[tuple[float, InFlight]] = []
+        self.outcomes: list[Outcome] = []
+        self.requests: list[Request] = []
+        self.observation: Observation | None = None
+        self._rows = 0
+
+    def _fault(self, method: str) -> None:
+        if method in self.broken:
+            raise HypervisorError(HypervisorErrorKind.FAILED, f"{method} fails, as told")
+
+    def ask(self, change: Change, count: int | None = None, for_seconds: float = 3600.0) -> None:
+        self._rows += 1
+        seconds = for_seconds if count is not None else None
+        self.requests.append(Request(self._rows, self.clock.at, "tester", self.policy.group, change, count, seconds))
+
+    def observe(self) -> Observation:
+        self._end_actions()
+        seen = self.sampler.observe(self.clock.at)
+        flights = tuple(flight for _, flight in self.flights)
+        self.observation = replace(
+            seen, in_flight=flights, outcomes=tuple(self.outcomes), requests=tuple(self.requests)
+        )
+        self.outcomes, self.requests = [], []
+        return self.observation
+
+    def tick(self) -> StepResult:
+        observation = self.observe()
+        result = step((self.policy,), observation, self.memory)
+        restored = step((self.policy,), observation, parse(canonical(self.memory), Memory))
+        assert canonical(restored) == canonical(result), "restoring the memory changed the step"
+        self.memory = result.memory
+        for action in result.actions:
+            self._rows += 1
+            flight = InFlight(Intent(self._rows, self.clock.at, action), IntentState.OPEN)
+            self.flights.append((self.clock.at + self.action_seconds, flight))
+        return result
+
+    def run(self, seconds: float) -> StepResult:
+        """Tick for a while; gives the last result."""
+        until = self.clock.at + seconds
+        while True:
+            result = self.tick()
+            if self.clock.at + self.interval_seconds > until:
+                return result
+            self.clock.advance(self.interval_seconds)
+
+    def owned(self) -> set[str]:
+        """Every owned instance in any state and every one in flight, as the last observation had them."""
+        assert self.observation is not None
+        listed = owned_domains(self.observation, CONTROLLER, self.policy.group)
+        ids = {domain.ownership.instance for domain in listed if domain.ownership is not None}
+        return ids | {flight.intent.action.instance for flight in self.observation.in_flight}
+
+    def _end_actions(self) -> None:
+        due = [flight for at, flight in self.flights if at <= self.clock.at]
+        self.flights = [(at, flight) for at, flight in self.flights if at > self.clock.at]
+        for flight in due:
+            state, failure = IntentState.DONE, None
+            try:
+                self._carry_out(flight.intent)
+            except HypervisorError as error:
+                state, failure = IntentState.FAILED, Failure(error.kind, str(error))
+            self.outcomes.append(Outcome(flight.intent, state, self.clock.at, failure))
+
+    def _carry_out(self, intent: Intent) -> None:
+        action = intent.action
+        if isinstance(action, Clone):
+            volume = VolumeRef("local", action.image.pool, f"{action.instance}.qcow2", action.instance)
+            self.host.validate(action)
+            self.host.create_overlay(action, volume)
+            self.host.define(action, volume, Ownership(CONTROLLER, action.group, action.instance, "digest", intent.at))
+            self.host.start(action.instance)
+        else:
+            self.host.destroy(action.instance)
+            self.host.undefine(action.instance)
+            self.host.delete_volume(VolumeRef("local", "default", f"{action.instance}.qcow2", action.instance))

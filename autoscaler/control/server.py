@@ -1,5 +1,6 @@
 """The answering side of the control socket."""
 
+import errno
 import os
 import pwd
 import socket
@@ -20,6 +21,7 @@ from autoscaler.core.errors import AutoscalerError, ControlError
 from autoscaler.core.observation import Change
 
 SOCKET_MODE = 0o660
+_LONGEST_PATH = 107
 _PEER_CREDENTIALS = struct.Struct("3i")
 _log = structlog.get_logger("autoscaler.control")
 
@@ -58,7 +60,7 @@ class ControlServer:
                 f"cannot create the control socket {self._path}: {error.strerror or error}. "
                 "Make its folder and let the daemon write there, or set control_socket in the configuration."
             ) from error
-        self._thread = threading.Thread(target=self._server.serve_forever, name="control", daemon=True)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="control", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
@@ -111,6 +113,8 @@ class _Server(socketserver.ThreadingUnixStreamServer):
 
     def server_bind(self) -> None:
         """Bind under a passing name, closed to others until the mode is set, whatever the umask is."""
+        if len(os.fsencode(self.path)) > _LONGEST_PATH:
+            raise OSError(errno.ENAMETOOLONG, f"the path is longer than {_LONGEST_PATH} bytes")
         self.temporary = self.path.with_name(f".{os.getpid()}.tmp")
         self.temporary.unlink(missing_ok=True)
         os.fchmod(self.socket.fileno(), 0o600)

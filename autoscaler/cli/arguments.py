@@ -1,0 +1,53 @@
+"""What people write on the command line: sizes, durations, times. Each is a click callback."""
+
+import re
+import time
+from datetime import datetime, timedelta
+
+import click
+
+_UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def count_or_auto(_: click.Context, __: click.Parameter, value: str) -> int | str:
+    """Read a whole number of 0 or more; ``auto`` stays as it is. Raises click's BadParameter for anything else."""
+    if value == "auto":
+        return value
+    if re.fullmatch(r"[0-9]{1,9}", value) is None:
+        raise click.BadParameter(f"{value!r} is neither a whole number of 0 or more nor auto")
+    return int(value)
+
+
+def duration(_: click.Context, __: click.Parameter, value: str | None) -> float | None:
+    """Read ``90s``, ``5m``, ``1h`` or ``1d`` as seconds. Raises click's BadParameter for anything else."""
+    if value is None:
+        return None
+    found = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)([smhd])", value)
+    if found is None or float(found[1]) == 0:
+        raise click.BadParameter(f"{value!r} is no duration above 0; write for example 90s, 5m, 1h or 1d")
+    return float(found[1]) * _UNIT_SECONDS[found[2]]
+
+
+def moment(_: click.Context, __: click.Parameter, value: str | None) -> float | None:
+    """Read a time of day (the last such one) or a date with time as seconds since the epoch.
+
+    It is local time unless it names an offset. Raises click's BadParameter for anything else.
+    """
+    if value is None:
+        return None
+    try:
+        if re.fullmatch(r"[0-9]{2}:[0-9]{2}(:[0-9]{2})?", value):
+            return _last(value, time.time())
+        return datetime.fromisoformat(value).astimezone().timestamp()
+    except (ValueError, OverflowError) as error:
+        raise click.BadParameter(
+            f"{value!r} is no time; write for example 14:05, 14:05:30 or 2026-11-23T14:05"
+        ) from error
+
+
+def _last(time_of_day: str, now: float) -> float:
+    today = datetime.fromtimestamp(now).astimezone().date()
+    wanted = datetime.fromisoformat(f"{today}T{time_of_day}")
+    if wanted.astimezone().timestamp() > now:
+        wanted -= timedelta(days=1)
+    return wanted.astimezone().timestamp()

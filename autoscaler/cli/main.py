@@ -1,0 +1,291 @@
+"""The commands. Exit codes: 0 done, 1 refused or found wrong, 2 wrong usage, 3 the daemon does not answer."""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from autoscaler import config
+from autoscaler.cli import arguments
+from autoscaler.cli.show_decision import show_decision
+from autoscaler.cli.show_status import show_status
+from autoscaler.codec import decode, encode
+from autoscaler.control.client import request
+from autoscaler.core.decision import Decision
+from autoscaler.core.errors import AutoscalerError, DaemonUnreachableError, PolicyError, Problem
+from autoscaler.core.observation import Request
+from autoscaler.core.policy import Policy
+from autoscaler.core.snapshot import ReloadStatus, Snapshot
+from autoscaler.policy import load
+from autoscaler.reasons import clock, duration
+
+Command = Callable[..., Any]
+DEFAULT_HOLD = "1h"
+
+
+class _Commands(click.Group):
+    """Turns what an operator can act upon into one message and an exit code; bugs keep their traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:  # as click declares it
+        try:
+            return super().invoke(ctx)
+        except AutoscalerError as error:
+            label = "" if isinstance(error, PolicyError) else "error: "
+            click.echo(f"{label}{error}", err=True)
+            ctx.exit(3 if isinstance(error, DaemonUnreachableError) else 1)
+        except KeyboardInterrupt:
+            click.echo("interrupted", err=True)
+            ctx.exit(130)
+
+
+def _remember_config(ctx: click.Context, _: click.Parameter, value: Path | None) -> None:
+    if value is not None:
+        ctx.find_root().obj = value
+
+
+config_option = click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    expose_value=False,
+    callback=_remember_config,
+    help="The daemon's configuration; else $AUTOSCALER_CONFIG, else /etc/autoscaler/config.yaml.",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def _settings(ctx: click.Context) -> config.Config:
+    return config.load(ctx.find_root().obj)
+
+
+def _ask(ctx: click.Context, command: str, **given: Any) -> Any:
+    return request(_settings(ctx).control_socket, command, **given)
+
+
+def _console() -> Console:
+    """Make a console for plain text: what is shown is data, never markup. A pipe gets lines as long as they are."""
+    width = None if sys.stdout.isatty() else 1000
+    return Console(highlight=False, markup=False, emoji=False, width=width)
+
+
+def _print_json(data: object) -> None:
+    click.echo(json.dumps(data, indent=2))
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80})
+@click.version_option(package_name="kvm-autoscaler", prog_name="autoscaler")
+@config_option
+def main() -> None:
+    """Scale virtual machines on KVM hosts by their load.
+
+    Example: autoscaler status
+    """
+
+
+@main.command()
+@config_option
+@click.pass_context
+def run(ctx: click.Context) -> None:
+    """Run the daemon in the foreground, until SIGTERM or Ctrl-C.
+
+    Example: autoscaler run --config ./config.yaml
+    """
+    from autoscaler import daemon  # noqa: PLC0415 - what talks to libvirt is loaded for the daemon only
+
+    ctx.exit(daemon.run(_settings(ctx)))
+
+
+@main.command()
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@json_option
+@config_option
+@click.pass_context
+def validate(ctx: click.Context, paths: tuple[Path, ...], as_json: bool) -> None:
+    """Check policy files, or folders of them, and print every error.
+
+    Host names are checked when there is a configuration that names them.
+
+    Example: autoscaler validate /etc/autoscaler/policies
+    """
+    hosts = _known_hosts(ctx)
+    policies: list[Policy] = []
+    problems: list[Problem] = []
+    for path in paths:
+        try:
+            policies += load.load_directory(path, hosts) if path.is_dir() else [load.load_file(path, hosts)]
+        except PolicyError as error:
+            problems += error.problems
+    if as_json:
+        _print_json({"ok": not problems, "problems": encode(problems), "policies": encode(policies)})
+    else:
+        click.echo("".join(f"{problem}\n" for problem in problems), err=True, nl=False)
+        click.echo("".join(f"group {policy.group}: good\n" for policy in policies), nl=False)
+    ctx.exit(1 if problems else 0)
+
+
+def _known_hosts(ctx: click.Context) -> frozenset[str] | None:
+    named = ctx.find_root().obj or os.environ.get("AUTOSCALER_CONFIG")
+    if named is None and not config.DEFAULT_PATH.exists():
+        return None
+    return frozenset(_settings(ctx).hosts)
+
+
+@main.command()
+@json_option
+@config_option
+@click.pass_context
+def status(ctx: click.Context, as_json: bool) -> None:
+    """Show hosts, groups and instances as the last tick left them.
+
+    Example: autoscaler status --json
+    """
+    data = _ask(ctx, "status")
+    if as_json:
+        _print_json(data)
+    else:
+        show_status(_console(), decode(data, Snapshot), time.time())
+
+
+@main.command()
+@click.argument("group")
+@click.option(
+    "--at",
+    metavar="TIME",
+    callback=arguments.moment,
+    help="The decision that held at this time: 14:05, or 2026-11-23T14:05.",
+)
+@json_option
+@config_option
+@click.pass_context
+def explain(ctx: click.Context, group: str, at: float | None, as_json: bool) -> None:
+    """Say why a group has the size it has.
+
+    Example: autoscaler explain web --at 14:05
+    """
+    data = _ask(ctx, "explain", group=group, at=at)
+    if as_json:
+        _print_json(data)
+    else:
+        show_decision(_console(), decode(data, Decision), time.time())
+
+
+@main.command()
+@click.argument("group")
+@click.argument("count", metavar="N|auto", callback=arguments.count_or_auto)
+@click.option(
+    "--for",
+    "for_seconds",
+    metavar="DURATION",
+    callback=arguments.duration,
+    help=f"How long to hold it: 90s, 5m, 2h.  [default: {DEFAULT_HOLD}]",
+)
+@json_option
+@config_option
+@click.pass_context
+def scale(ctx: click.Context, group: str, count: int | str, for_seconds: float | None, as_json: bool) -> None:
+    """Hold a group at N instances for a while, or give it back to its policy.
+
+    Example: autoscaler scale web 3 --for 2h
+    """
+    if count == "auto" and for_seconds is not None:
+        raise click.UsageError("--for has no meaning with auto")
+    data = _ask(ctx, "scale", group=group, count=count, for_seconds=for_seconds)
+    _confirm(data, _scaled(decode(data, Request)), as_json)
+
+
+def _scaled(accepted: Request) -> str:
+    if accepted.count is None:
+        return f"{accepted.group} follows its policy again"
+    held = accepted.for_seconds or 0
+    return (
+        f"{accepted.group} is held at {accepted.count} until {clock(accepted.at + held)} (for {duration(held)}); "
+        f"`autoscaler scale {accepted.group} auto` ends it sooner"
+    )
+
+
+@main.command()
+@click.argument("group")
+@json_option
+@config_option
+@click.pass_context
+def pause(ctx: click.Context, group: str, as_json: bool) -> None:
+    """Stop acting for a group; its instances run on.
+
+    Example: autoscaler pause web
+    """
+    data = _ask(ctx, "pause", group=group)
+    _confirm(data, f"{group} is paused: nothing is done for it until `autoscaler resume {group}`", as_json)
+
+
+@main.command()
+@click.argument("group")
+@json_option
+@config_option
+@click.pass_context
+def resume(ctx: click.Context, group: str, as_json: bool) -> None:
+    """Act for a paused group again.
+
+    Example: autoscaler resume web
+    """
+    data = _ask(ctx, "resume", group=group)
+    _confirm(data, f"{group} is acted for again", as_json)
+
+
+def _confirm(data: object, sentence: str, as_json: bool) -> None:
+    if as_json:
+        _print_json(data)
+    else:
+        click.echo(sentence)
+
+
+@main.command()
+@json_option
+@config_option
+@click.pass_context
+def reload(ctx: click.Context, as_json: bool) -> None:
+    """Let the daemon read its policy files again, and wait for its answer.
+
+    Wrong files are refused as a whole, and the policies it has run on.
+
+    Example: autoscaler reload
+    """
+    data = _ask(ctx, "reload")
+    result = decode(data, ReloadStatus)
+    if as_json:
+        _print_json(data)
+    elif result.ok:
+        click.echo(f"policies read again at {clock(result.at)}")
+    else:
+        click.echo(f"{result.error}\nreload refused: the earlier policies run on", err=True)
+    ctx.exit(0 if result.ok else 1)
+
+
+@main.group()
+def policy() -> None:
+    """Look at policy files.
+
+    Example: autoscaler policy show web.yaml
+    """
+
+
+@policy.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@json_option
+@config_option
+@click.pass_context
+def show(ctx: click.Context, file: Path, as_json: bool) -> None:
+    """Print a policy with every default filled in.
+
+    Example: autoscaler policy show web.yaml
+    """
+    loaded = load.load_file(file, _known_hosts(ctx))
+    if as_json:
+        _print_json(encode(loaded))
+    else:
+        click.echo(load.show(loaded), nl=False)

@@ -1,0 +1,69 @@
+"""One decision in plain sentences."""
+
+from collections.abc import Iterator
+from itertools import chain
+
+from rich.console import Console
+from rich.text import Text
+
+from autoscaler.core.decision import Decision, Input, Recommendation
+from autoscaler.reasons import clock, describe, duration, percent
+
+
+def show_decision(console: Console, decision: Decision, now: float) -> None:
+    """Print what was decided for a group, and why; `now` is seconds since the epoch."""
+    for line in _lines(decision, now):
+        console.print(line, soft_wrap=not console.is_terminal)
+
+
+def _lines(decision: Decision, now: float) -> Iterator[Text]:
+    yield _result(decision)
+    yield Text(f"Decided at {clock(decision.at)}, {duration(max(0, round(now - decision.at)))} ago.")
+    yield Text()
+    yield from _section(
+        "What was seen", tuple(chain.from_iterable(map(_seen, decision.inputs))), "no load is looked at"
+    )
+    yield from _section("What was called for", tuple(map(_called, decision.recommendations)), "no strategy was asked")
+    reasons = tuple(describe(reason) for reason in decision.reasons)
+    yield from _section("What limited or held it", reasons, "nothing")
+    yield Text(
+        f"Instances: {decision.recommended} recommended, {decision.desired} desired, {decision.admitted} admitted; "
+        f"{decision.current} before."
+    )
+
+
+def _result(decision: Decision) -> Text:
+    text = Text().append(decision.group, "bold")
+    if decision.admitted > decision.current:
+        text.append(f" grows from {decision.current} to {decision.admitted}")
+    elif decision.admitted < decision.current:
+        text.append(f" shrinks from {decision.current} to {decision.admitted}")
+    else:
+        text.append(f" stays at {decision.admitted}")
+    return text.append(f": {_why(decision)}.")
+
+
+def _why(decision: Decision) -> str:
+    """Give the reason that counts most: the first limit, or what was called for when none applied."""
+    reasons = decision.reasons or tuple(wish.reason for wish in decision.recommendations)
+    return describe(reasons[0]) if reasons else "nothing calls for another size"
+
+
+def _section(title: str, lines: tuple[str, ...], otherwise: str) -> Iterator[Text]:
+    yield Text(f"{title}:", "bold")
+    yield from (Text(f"  {line}") for line in lines or (otherwise,))
+    yield Text()
+
+
+def _seen(entry: Input) -> Iterator[str]:
+    load = "was not measured" if entry.value is None else f"is {percent(entry.value)}"
+    full = "full" if entry.window_full else "not full yet"
+    latest = f", {percent(entry.latest)} at last" if entry.latest is not None else ""
+    age = f", {duration(entry.age_seconds)} old" if entry.age_seconds is not None else ""
+    yield f"{entry.metric} {load} over {duration(entry.window_seconds)} ({full}){latest}{age}"
+    yield f"its target is {percent(entry.target)}"
+    yield f"instances: {entry.measured} measured, {entry.warming} warming up, {entry.missing} missing"
+
+
+def _called(wish: Recommendation) -> str:
+    return f"{describe(wish.reason)} ({wish.strategy.split()[0]})"

@@ -1,0 +1,121 @@
+"""The daemon's snapshot for people."""
+
+from collections.abc import Iterator
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from autoscaler.core.policy import Mode
+from autoscaler.core.snapshot import GroupStatus, HostStatus, InstanceState, InstanceStatus, Snapshot
+from autoscaler.reasons import clock, describe, duration, percent
+
+_STATE_STYLES = {
+    InstanceState.READY: "green",
+    InstanceState.FAILED: "bold red",
+    InstanceState.STOPPING: "yellow",
+}
+
+
+def show_status(console: Console, snapshot: Snapshot, now: float) -> None:
+    """Print header, hosts and groups; `now` is seconds since the epoch."""
+    for line in _header(snapshot, now):
+        console.print(line, soft_wrap=not console.is_terminal)
+    for group in snapshot.groups:
+        console.print()
+        for line in _group(group):
+            console.print(line, soft_wrap=not console.is_terminal)
+        if group.instances:
+            console.print(_instances(group.instances, now))
+    if not snapshot.groups:
+        console.print("\nno groups: put a policy file into the policies folder, then `autoscaler reload`")
+
+
+def _header(snapshot: Snapshot, now: float) -> Iterator[Text]:
+    title = Text.assemble(("autoscaler ", "bold"), (snapshot.version, "bold"))
+    title.append(f", running for {_since(snapshot.started_at, now)}")
+    yield title
+    yield _tick(snapshot, now)
+    yield from (_host(host) for host in snapshot.hosts)
+    if snapshot.reload is not None and not snapshot.reload.ok:
+        yield Text(f"policies: refused at {clock(snapshot.reload.at)}, the earlier ones run on:", "bold red")
+        yield from (Text(f"  {line}") for line in (snapshot.reload.error or "").splitlines())
+
+
+def _tick(snapshot: Snapshot, now: float) -> Text:
+    tick = snapshot.tick
+    if tick is None:
+        return Text("no tick has finished yet", "yellow")
+    late = now - tick.at > 3 * snapshot.interval_seconds
+    line = f"last tick {_since(tick.at, now)} ago, took {tick.duration_seconds:.2f} s"
+    return Text(f"{line}; one is due every {duration(snapshot.interval_seconds)}", "bold red" if late else "")
+
+
+def _host(status: HostStatus) -> Text:
+    text = Text(f"host {status.host}: ")
+    if status.connected:
+        text.append("connected", "green")
+    else:
+        text.append("not connected", "bold red")
+    if status.why:
+        text.append(f": {status.why}")
+    sample = status.sample
+    if sample is not None:
+        if sample.cpu_busy_share is not None:
+            text.append(f", CPU {percent(sample.cpu_busy_share)} of {sample.cpu_count}")
+        used = sample.memory_total_bytes - sample.memory_available_bytes
+        text.append(f", memory {_gib(used)} of {_gib(sample.memory_total_bytes)} GiB")
+    return text
+
+
+def _group(status: GroupStatus) -> Iterator[Text]:
+    yield _title(status)
+    if status.override is not None:
+        held = status.override
+        yield Text(f"  held at {held.count} until {clock(held.until)} by {held.by}", "yellow")
+    decision = status.decision
+    if decision is None:
+        return
+    for entry in decision.inputs:
+        load = percent(entry.value) if entry.value is not None else "not measured"
+        yield Text(f"  {entry.metric} {load}, target {percent(entry.target)}")
+    for reason in decision.reasons or tuple(wish.reason for wish in decision.recommendations):
+        yield Text(f"  {describe(reason)}")
+
+
+def _title(status: GroupStatus) -> Text:
+    text = Text().append(status.group, "bold")
+    ready = sum(instance.state is InstanceState.READY for instance in status.instances)
+    if status.decision is None or status.size is None:
+        return text.append(f": {ready} ready, unmanaged: no policy file names this group", "yellow")
+    text.append(
+        f": {ready} ready of {status.decision.admitted}, from {status.size.min} to {status.size.max}", "not bold"
+    )
+    if status.mode is Mode.SHADOW:
+        text.append(", shadow mode", "yellow")
+    if status.paused:
+        text.append(", paused", "yellow")
+    return text
+
+
+def _instances(instances: tuple[InstanceStatus, ...], now: float) -> Table:
+    table = Table(box=None, padding=(0, 2), pad_edge=True, header_style="dim")
+    for name in ("INSTANCE", "HOST", "STATE"):
+        table.add_column(name)
+    table.add_column("FOR", justify="right")
+    table.add_column("LOAD", justify="right")
+    for instance in instances:
+        state = Text(instance.state.value, _STATE_STYLES.get(instance.state, ""))
+        if instance.detail:
+            state.append(f" ({instance.detail.replace('_', ' ')})", "default")
+        load = percent(instance.load) if instance.load is not None else "-"
+        table.add_row(Text(instance.instance), Text(instance.host), state, _since(instance.since, now), load)
+    return table
+
+
+def _since(at: float, now: float) -> str:
+    return duration(max(0, round(now - at)))
+
+
+def _gib(size_bytes: int) -> str:
+    return f"{size_bytes / 2**30:.1f}"

@@ -1,8 +1,8 @@
 """Carries actions out in workers, step by step, each step in the journal before it begins.
 
-A step that fails undoes what was begun, in reverse. A call whose outcome is unknown (deadline exceeded, connection lost)
-leaves the intent unknown: it counts against `max` and is settled by `settle` once a listing has succeeded. A process
-that dies leaves open intents, which `settle` finishes or undoes at the next start. Every step can be repeated.
+A step that fails undoes what was begun, in reverse. A call whose outcome is unknown (deadline exceeded, connection
+lost) leaves the intent unknown: it counts against `max` and is settled by `settle` once a listing has succeeded. A
+process that dies leaves open intents, which `settle` finishes or undoes at the next start. Every step can be repeated.
 """
 
 import queue
@@ -79,12 +79,19 @@ def _validate(work: Work) -> None:
 
 def _create_overlay(work: Work) -> None:
     work.journal.add_volume(work.volume, work.time.now())
-    work.hypervisor.create_overlay(work.clone, work.volume)
+    try:
+        work.hypervisor.create_overlay(work.clone, work.volume)
+    except HypervisorError as error:
+        if error.kind is HypervisorErrorKind.EXISTS:
+            # Somebody else's volume of the same name: what is not in the ledger is not deleted.
+            work.journal.remove_volume(work.volume)
+        raise
 
 
-def _delete_overlay(work: Work) -> None:
-    work.hypervisor.delete_volume(work.volume)
-    work.journal.remove_volume(work.volume)
+def _delete_volumes(work: Work) -> None:
+    for volume in work.journal.volumes(work.intent.action.instance):
+        work.hypervisor.delete_volume(volume)
+        work.journal.remove_volume(volume)
 
 
 def _define(work: Work) -> None:
@@ -126,15 +133,9 @@ def _undefine(work: Work) -> None:
     work.hypervisor.undefine(work.intent.action.instance)
 
 
-def _delete_volumes(work: Work) -> None:
-    for volume in work.journal.volumes(work.intent.action.instance):
-        work.hypervisor.delete_volume(volume)
-        work.journal.remove_volume(volume)
-
-
 CLONE_STEPS = (
     Step("validate", _validate),
-    Step("overlay", _create_overlay, _delete_overlay),
+    Step("overlay", _create_overlay, _delete_volumes),
     Step("define", _define, _undefine),
     Step("start", _start, _destroy),
 )

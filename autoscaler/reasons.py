@@ -60,7 +60,9 @@ SENTENCES: Mapping[ReasonCode, str] = {
     ReasonCode.HELD_BY_UNKNOWN_INVENTORY: "nothing changes: the domains of host {host} could not be listed: {why}",
     ReasonCode.HELD_BY_LAUNCH_BACKOFF: "no launch before {until}: launches that failed in a row: {failures}",
     ReasonCode.HELD_BY_REMOVAL_BACKOFF: "no removal before {until}: the last one failed",
-    ReasonCode.LIMITED_TO_TRIAL_LAUNCH: "wanted {wanted} more, but after {failures} failed launches in a row one at a time is tried",
+    ReasonCode.LIMITED_TO_TRIAL_LAUNCH: (
+        "wanted {wanted} more, but after {failures} failed launches in a row one at a time is tried"
+    ),
     ReasonCode.HELD_BY_OCCUPIED_MAX: (
         "{wanted} more wanted, but {owned} of at most {max} places are taken, by instances on their way out too"
     ),

@@ -40,15 +40,15 @@ class World:
         The journal is read before the hosts: an action that ends in between is then seen twice, in flight and listed,
         and counted once; the other way round it would be seen nowhere and done again.
         """
-        in_flight, outcomes, requests = self._journal.in_flight(), self._journal.outcomes(), self._journal.requests()
+        pending = self._journal.pending()
         seen = self._sampler.observe(at)
-        return replace(seen, in_flight=in_flight, outcomes=outcomes, requests=requests)
+        return replace(seen, in_flight=pending.in_flight, outcomes=pending.outcomes, requests=pending.requests)
 
     def apply(self, record: TickRecord, actions: Sequence[Action]) -> tuple[Intent, ...]:
         """Commit a step's record with its actions as intents, then begin them; returns without waiting for any.
 
-        Intents that no worker has are settled, if their host could be listed after they had come to where they are. Raises StoreError when the commit fails;
-        nothing is begun then.
+        Intents that no worker has are settled, if their host could be listed after they had come to where they are.
+        Raises StoreError when the commit fails; nothing is begun then.
         """
         intents = self._journal.commit_tick(record, actions)
         active = self._workers.active()

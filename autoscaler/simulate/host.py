@@ -128,6 +128,8 @@ class SimulatedHost:
     def create_overlay(self, clone: Clone, volume: VolumeRef) -> None:
         """Add the volume."""
         self.fault("create_overlay")
+        if (clone.image.pool, clone.image.volume) not in self.volumes:
+            raise HypervisorError(HypervisorErrorKind.NOT_FOUND, f"no volume {clone.image.volume}")
         key = (volume.pool, volume.name)
         if key in self.volumes:
             raise HypervisorError(HypervisorErrorKind.EXISTS, f"volume {volume.name} is there already")

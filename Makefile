@@ -1,0 +1,41 @@
+# Every target works from a fresh clone: what is lacking is installed first.
+PYTHON := .venv/bin/python
+TESTS := $(PYTHON) -m pytest
+
+.PHONY: help demo demo-stop check test test-all format lock clean
+
+help:  ## List the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+demo:  ## Scale real guests out and in on real load (KEEP=1 leaves it running)
+	deploy/demo/bootstrap demo
+	$(PYTHON) deploy/demo/run.py
+
+demo-stop:  ## Stop a demo that was left running
+	$(PYTHON) deploy/demo/run.py --stop
+
+check: .venv/dev.stamp  ## Format, lint, types, walls, unit and property tests; under a minute
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+	$(TESTS) tests/unit -n 2
+
+test: check  ## check, and the main cases on real guests
+	$(TESTS) tests/real -n 2 -m "real and not serial and not slow"
+	$(TESTS) tests/real -m "serial and not slow"
+
+test-all: check  ## Every proof there is
+	$(TESTS) tests/real -n 2 -m "real and not serial"
+	$(TESTS) tests/real -m serial
+
+format: .venv/dev.stamp  ## Format the code
+	.venv/bin/ruff format .
+	.venv/bin/ruff check --fix .
+
+.venv/dev.stamp: requirements-dev.lock pyproject.toml deploy/demo/bootstrap
+	deploy/demo/bootstrap dev
+	touch $@
+
+clean:  ## Remove what was built
+	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,210 @@
+"""What every world keeps, simulated or real. It speaks only `observe()` and `apply(actions)`, and lets time pass."""
+
+import abc
+import time
+from collections.abc import Callable, Iterable
+
+from autoscaler.core.action import Action, Clone, InFlight, Intent, IntentState, Remove
+from autoscaler.core.errors import HypervisorErrorKind
+from autoscaler.core.instances import owned_domains
+from autoscaler.core.memory import Memory
+from autoscaler.core.observation import Domain, DomainState, HostInventory, Observation
+from autoscaler.core.policy import Image, Machine
+from autoscaler.core.ports import Hypervisor
+from autoscaler.executor import Executor, Time, Work, carry_out, settle
+from autoscaler.sampler import Sampler
+from autoscaler.simulate.host import Clock
+from autoscaler.store import Journal, TickRecord
+from autoscaler.world import Workers, World
+
+GROUP = "contract"
+
+
+class InlineWorkers:
+    """Carries actions out at once, on a simulated clock: an executor without threads."""
+
+    def __init__(self, hypervisor: Hypervisor, journal: Journal, clock: Clock) -> None:
+        self._hypervisor = hypervisor
+        self._journal = journal
+        self._time = Time(clock.now, clock.advance)
+
+    def submit(self, intents: Iterable[Intent]) -> None:
+        for intent in intents:
+            carry_out(Work(intent, self._hypervisor, self._journal, self._time))
+
+    def settle(self, flights: Iterable[InFlight]) -> None:
+        for flight in flights:
+            settle(flight, Work(flight.intent, self._hypervisor, self._journal, self._time))
+
+    def active(self) -> frozenset[int]:
+        return frozenset()
+
+
+class Bench:
+    """One world on a bench: observe, apply, and wait for what is to come."""
+
+    def __init__(
+        self,
+        hypervisor: Hypervisor,
+        journal: Journal,
+        workers: Workers,
+        *,
+        now: Callable[[], float],
+        sleep: Callable[[float], None],
+    ) -> None:
+        self.journal = journal
+        self.controller = journal.controller
+        self._world = World(Sampler({"local": hypervisor}, {}, 1.0), journal, workers)
+        self._now = now
+        self._sleep = sleep
+        self.seen: Observation | None = None
+
+    def observe(self) -> Observation:
+        self.seen = self._world.observe(self._now())
+        return self.seen
+
+    def apply(self, *actions: Action) -> None:
+        seen = self.seen or self.observe()
+        self._world.apply(TickRecord(seen, (), (), Memory(self.controller, seen.at)), actions)
+
+    def until(self, holds: Callable[[Observation], bool], seconds: float = 40.0) -> Observation:
+        """Observe until something holds; outcomes stay in the observations until `apply` takes them in."""
+        deadline = self._now() + seconds
+        while True:
+            seen = self.observe()
+            if holds(seen):
+                return seen
+            assert self._now() < deadline, f"not within {seconds:g} s; last seen: {seen}"
+            self._sleep(0.2)
+
+    def pass_time(self, seconds: float) -> None:
+        self._sleep(seconds)
+
+    def owned(self, seen: Observation) -> dict[str, Domain]:
+        listed = owned_domains(seen, self.controller, GROUP)
+        return {domain.ownership.instance: domain for domain in listed if domain.ownership is not None}
+
+
+def ended(seen: Observation, instance: str) -> IntentState | None:
+    for outcome in seen.outcomes:
+        if outcome.intent.action.instance == instance:
+            return outcome.state
+    return None
+
+
+class WorldContract(abc.ABC):
+    """Inherit, and give a `bench` fixture."""
+
+    image: Image
+
+    def clone(self, instance: str, image: Image | None = None) -> Clone:
+        machine = Machine(vcpus=1, memory_bytes=192 * 1024 * 1024)
+        return Clone(GROUP, "local", instance, image or self.image, machine)
+
+    def remove(self, instance: str, deadline_seconds: float = 10.0) -> Remove:
+        return Remove(GROUP, "local", instance, "test", deadline_seconds)
+
+    def launch(self, bench: Bench, *instances: str) -> Observation:
+        bench.apply(*(self.clone(instance) for instance in instances))
+        seen = bench.until(
+            lambda seen: all(
+                (domain := bench.owned(seen).get(instance)) is not None and domain.answers is True
+                for instance in instances
+            )
+        )
+        bench.apply()
+        return seen
+
+    @abc.abstractmethod
+    def add_foreign(self, bench: Bench, name: str) -> None:
+        """Put a running domain there that is not ours."""
+
+    @abc.abstractmethod
+    def volumes(self, bench: Bench) -> set[str]:
+        """Name the volumes of the image's pool, but for the golden image."""
+
+    def test_an_instance_is_born_counted_and_removed(self, bench: Bench) -> None:
+        assert bench.owned(bench.observe()) == {}
+        bench.apply(self.clone("contract-a"), self.clone("contract-b"))
+        seen = bench.until(lambda seen: all(ended(seen, f"contract-{x}") for x in "ab"))
+        assert {ended(seen, "contract-a"), ended(seen, "contract-b")} == {IntentState.DONE}
+        owned = bench.owned(bench.observe())
+        assert set(owned) == {"contract-a", "contract-b"}
+        assert {domain.state for domain in owned.values()} == {DomainState.RUNNING}
+        assert len({domain.uuid for domain in owned.values()}) == 2
+        assert all(domain.ownership is not None and domain.ownership.image_digest for domain in owned.values())
+        assert self.volumes(bench) == {"contract-a.qcow2", "contract-b.qcow2"}
+        assert {volume.name for volume in bench.journal.volumes()} == self.volumes(bench)
+        seen = bench.until(lambda seen: all(domain.answers is True for domain in bench.owned(seen).values()))
+        bench.pass_time(1.0)
+        later = bench.observe()
+        for domain in owned.values():
+            before, now = seen.domains[domain.uuid], later.domains[domain.uuid]
+            assert now.read_at_seconds > before.read_at_seconds
+            assert before.vcpu_time_seconds is not None
+            assert now.vcpu_time_seconds is not None
+            assert now.vcpu_time_seconds >= before.vcpu_time_seconds
+            assert now.vcpu_delay_seconds is not None
+        bench.apply(self.remove("contract-a"), self.remove("contract-b"))
+        bench.until(lambda seen: not bench.owned(seen) and not seen.in_flight)
+        assert self.volumes(bench) == set()
+        assert bench.journal.volumes() == ()
+
+    def test_a_clone_of_no_image_fails_and_leaves_nothing(self, bench: Bench) -> None:
+        bench.apply(self.clone("contract-c", Image(self.image.pool, "absent.qcow2")))
+        seen = bench.until(lambda seen: ended(seen, "contract-c") is not None)
+        (outcome,) = seen.outcomes
+        assert outcome.state is IntentState.FAILED
+        assert outcome.failure is not None
+        assert outcome.failure.kind is HypervisorErrorKind.NOT_FOUND
+        assert "absent.qcow2" in outcome.failure.message
+        assert bench.owned(bench.observe()) == {}
+        assert self.volumes(bench) == set()
+        assert bench.journal.volumes() == ()
+
+    def test_a_foreign_domain_of_the_same_name_is_left_alone(self, bench: Bench) -> None:
+        self.add_foreign(bench, "contract-d")
+        before = _domain(bench.observe(), "contract-d")
+        bench.apply(self.clone("contract-d"), self.remove("contract-d", deadline_seconds=0.0))
+        seen = bench.until(lambda seen: len(seen.outcomes) == 2)
+        clone = next(outcome for outcome in seen.outcomes if isinstance(outcome.intent.action, Clone))
+        assert clone.state is IntentState.FAILED
+        assert clone.failure is not None
+        assert clone.failure.kind is HypervisorErrorKind.EXISTS
+        assert _domain(bench.observe(), "contract-d") == before
+        assert "contract-d.qcow2" not in self.volumes(bench)
+
+    def test_removing_what_is_gone_is_done(self, bench: Bench) -> None:
+        bench.apply(self.remove("contract-e"))
+        seen = bench.until(lambda seen: ended(seen, "contract-e") is not None)
+        assert ended(seen, "contract-e") is IntentState.DONE
+
+    def test_a_guest_that_ignores_shutdown_is_destroyed_after_the_deadline(self, bench: Bench) -> None:
+        self.launch(bench, "contract-f")
+        self.make_deaf(bench, "contract-f")
+        bench.apply(self.remove("contract-f", deadline_seconds=2.0))
+        bench.until(lambda seen: not bench.owned(seen) and not seen.in_flight)
+        assert self.volumes(bench) == set()
+
+    @abc.abstractmethod
+    def make_deaf(self, bench: Bench, instance: str) -> None:
+        """Let the guest ignore requests to shut down."""
+
+
+def _domain(seen: Observation, name: str) -> Domain:
+    inventory = seen.inventory["local"]
+    assert isinstance(inventory, HostInventory)
+    return next(domain for domain in inventory.domains if domain.name == name)
+
+
+def real_bench(hypervisor: Hypervisor, journal: Journal, bugs: list[BaseException]) -> tuple[Bench, Executor]:
+    """Put a world with real workers on a bench; stop the executor in the end."""
+    executor = Executor(
+        {"local": hypervisor},
+        journal,
+        now=time.time,
+        workers_per_host=2,
+        on_end=lambda: None,
+        on_bug=bugs.append,
+    )
+    return Bench(hypervisor, journal, executor, now=time.time, sleep=time.sleep), executor

@@ -1,0 +1,217 @@
+"""The daemon's configuration file: which hosts, where things lie, how often to look."""
+
+import ipaddress
+import os
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
+
+from autoscaler.policy.validate import Section, validate
+from autoscaler.policy.values import (
+    BrokenRulesError,
+    WrongValueError,
+    between,
+    found,
+    one_of,
+    read_duration,
+    read_flag,
+    read_name,
+    read_whole,
+    write_duration,
+)
+from autoscaler.policy.yaml_reader import read_file
+
+ENVIRONMENT_VARIABLE = "AUTOSCALER_CONFIG"
+DEFAULT_PATH = Path("/etc/autoscaler/config.yaml")
+
+_URI = re.compile(r"(qemu(\+[a-z][a-z0-9]*)?|test)://[^\s/]*/\S*")
+_LISTEN = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+):([0-9]{1,5})")
+_SOCKET_PATH_BYTES = 107
+"""The longest path Linux takes for a unix socket."""
+
+LogFormat = Literal["console", "json"]
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """A hypervisor, by its libvirt URI."""
+
+    uri: str
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """The address of metrics, page and API; `host` is without the brackets of IPv6."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        """Render as HOST:PORT, as in a URL."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """How the daemon logs; the file's `auto` has become one of the two formats."""
+
+    format: LogFormat = "console"
+    level: str = "info"
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The daemon's configuration; every path is absolute."""
+
+    hosts: Mapping[str, Host] = field(default_factory=lambda: {"local": Host("qemu:///system")})
+    policies_dir: Path = Path("/etc/autoscaler/policies")
+    state_dir: Path = Path("/var/lib/autoscaler")
+    control_socket: Path = Path("/run/autoscaler/control.sock")
+    listen: Listen = Listen("127.0.0.1", 10177)
+    interval_seconds: float = 10.0
+    workers: int = 4
+    """How many actions may be under way at once on each host."""
+    log: Log = Log()
+
+
+def load(path: Path | None = None) -> Config:
+    """Read the configuration: from `path`, else from where AUTOSCALER_CONFIG says, else from /etc/autoscaler.
+
+    Raises PolicyError with all problems, also when there is no such file.
+    """
+    path = path or Path(os.environ.get(ENVIRONMENT_VARIABLE) or DEFAULT_PATH)
+    folder = path.absolute().parent
+    file = validate(read_file(path), ConfigFile, {_FOLDER: folder})
+    return Config(
+        hosts={name: Host(host.uri) for name, host in file.hosts.items()},
+        policies_dir=file.policies_dir,
+        state_dir=file.state_dir,
+        control_socket=file.control_socket,
+        listen=file.listen,
+        interval_seconds=file.interval,
+        workers=file.workers,
+        log=Log(_log_format(file.log.format), file.log.level),
+    )
+
+
+def _log_format(asked: str) -> LogFormat:
+    if asked == "json":
+        return "json"
+    # In systemd's journal people read as they do on a terminal; elsewhere a program collects the lines.
+    for_people = asked == "console" or sys.stderr.isatty() or "JOURNAL_STREAM" in os.environ
+    return "console" if for_people else "json"
+
+
+def _path(value: object, info: ValidationInfo) -> Path:
+    if not isinstance(value, str):
+        raise WrongValueError(f"must be a path, not {found(value)}")
+    if not value or not value.isprintable():
+        raise WrongValueError(f"{found(value)} is no path")
+    if value.startswith("~"):
+        raise WrongValueError(f"{found(value)} would not be expanded; write the folder out")
+    assert info.context is not None
+    folder: Path = info.context[_FOLDER]
+    return folder / value
+
+
+def _socket(value: Path) -> Path:
+    if len(os.fsencode(value)) > _SOCKET_PATH_BYTES:
+        raise WrongValueError(f"the path is longer than the {_SOCKET_PATH_BYTES} bytes that Linux takes for a socket")
+    return value
+
+
+def _uri(value: object) -> str:
+    if not isinstance(value, str) or not _URI.fullmatch(value):
+        raise WrongValueError(
+            f"must be a libvirt URI such as qemu:///system, qemu+ssh://HOST/system or test:///default,"
+            f" not {found(value)}"
+        )
+    return value
+
+
+def _listen(value: object) -> Listen:
+    match = _LISTEN.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        raise WrongValueError(f"must be HOST:PORT such as {_DEFAULT.listen}, not {found(value)}")
+    host, port = match[1].strip("[]"), int(match[2])
+    if ":" in host and not _is_address(host):
+        raise WrongValueError(f"{found(host)} is no IPv6 address")
+    if not 1 <= port <= 65535:
+        raise WrongValueError(f"port {port} is out of bounds; allowed: 1 to 65535")
+    return Listen(host, port)
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_loopback(host: str) -> bool:
+    return host == "localhost" or (_is_address(host) and ipaddress.ip_address(host).is_loopback)
+
+
+_FOLDER = "folder"
+"""The key of the validation context under which the folder of relative paths is given."""
+_DEFAULT = Config()
+_FilePath = Annotated[Path, BeforeValidator(_path)]
+
+
+class _HostSection(Section):
+    uri: Annotated[str, BeforeValidator(_uri)]
+
+
+class _LogSection(Section):
+    format: Annotated[str, BeforeValidator(one_of(["auto", "console", "json"]))] = "auto"
+    level: Annotated[str, BeforeValidator(one_of(["debug", "info", "warning", "error"]))] = _DEFAULT.log.level
+
+
+class ConfigFile(Section):
+    """The configuration file."""
+
+    hosts: dict[Annotated[str, BeforeValidator(read_name)], _HostSection] = Field(
+        default={name: _HostSection(uri=host.uri) for name, host in _DEFAULT.hosts.items()}
+    )
+    policies_dir: _FilePath = _DEFAULT.policies_dir
+    state_dir: _FilePath = _DEFAULT.state_dir
+    control_socket: Annotated[_FilePath, AfterValidator(_socket)] = _DEFAULT.control_socket
+    listen_publicly: Annotated[bool, BeforeValidator(read_flag)] = False
+    listen: Annotated[Listen, BeforeValidator(_listen)] = _DEFAULT.listen
+    interval: Annotated[float, BeforeValidator(read_duration), AfterValidator(between(1.0, 600.0, write_duration))] = (
+        _DEFAULT.interval_seconds
+    )
+    workers: Annotated[int, BeforeValidator(read_whole), AfterValidator(between(1, 64, str))] = _DEFAULT.workers
+    log: _LogSection = _LogSection()
+
+    @field_validator("hosts")
+    @classmethod
+    def _some_hosts(cls, value: dict[str, _HostSection]) -> dict[str, _HostSection]:
+        if not value:
+            raise WrongValueError("name a host at least, such as {local: {uri: 'qemu:///system'}}")
+        names: dict[str, str] = {}
+        errors = []
+        for name, host in value.items():
+            first = names.setdefault(host.uri, name)
+            if first != name:
+                errors.append(WrongValueError(f"is the URI of host '{first}' already", ("hosts", name, "uri")))
+        if errors:
+            raise BrokenRulesError(errors)
+        return value
+
+    @field_validator("listen")
+    @classmethod
+    def _not_by_mistake(cls, value: Listen, info: ValidationInfo) -> Listen:
+        # Where listen_publicly itself is wrong, that is said; a second complaint would only confuse.
+        if not info.data.get("listen_publicly", True) and not _is_loopback(value.host):
+            raise WrongValueError(
+                f"{value} can be reached from other machines, and what is served there asks for no password;"
+                " write 127.0.0.1, or say so with listen_publicly: true"
+            )
+        return value

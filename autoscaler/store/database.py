@@ -135,14 +135,16 @@ class Database:
         return used
 
     def give_back(self, pages: int) -> bool:
-        """Return up to `pages` free pages to the file system; tell whether some are left."""
+        """Return up to `pages` free pages to the file system; tell whether it is worth doing again."""
         with self.writing("give back free space") as connection:
+            before = connection.execute("PRAGMA freelist_count").fetchone()[0]
             # The pragma frees as it is stepped through: it must be read to its end.
             connection.execute(f"PRAGMA incremental_vacuum({pages})").fetchall()
-            return bool(connection.execute("PRAGMA freelist_count").fetchone()[0])
+            left = connection.execute("PRAGMA freelist_count").fetchone()[0]
+        return 0 < left < before
 
     def checkpoint(self) -> None:
-        """Move what the write-ahead log holds into the file, and shorten the log; readers may keep it from that."""
+        """Move what the write-ahead log holds into the file, as far as readers allow without being waited for."""
         with self._lock, self._errors("checkpoint"):
             if not self._closed:
-                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+                self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()

@@ -4,7 +4,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,6 @@ from autoscaler.core.snapshot import ReloadStatus, Snapshot
 from autoscaler.policy import load
 from autoscaler.reasons import clock, duration
 
-Command = Callable[..., Any]
 DEFAULT_HOLD = "1h"
 
 
@@ -114,11 +113,13 @@ def validate(ctx: click.Context, paths: tuple[Path, ...], as_json: bool) -> None
     Example: autoscaler validate /etc/autoscaler/policies
     """
     hosts = _known_hosts(ctx)
+    files = [path for path in paths if not path.is_dir()]
+    reads = [partial(load.load_files, files), *(partial(load.load_directory, path) for path in paths if path.is_dir())]
     policies: list[Policy] = []
     problems: list[Problem] = []
-    for path in paths:
+    for read in reads:
         try:
-            policies += load.load_directory(path, hosts) if path.is_dir() else [load.load_file(path, hosts)]
+            policies += read(hosts)
         except PolicyError as error:
             problems += error.problems
     if as_json:
@@ -130,7 +131,7 @@ def validate(ctx: click.Context, paths: tuple[Path, ...], as_json: bool) -> None
 
 
 def _known_hosts(ctx: click.Context) -> frozenset[str] | None:
-    named = ctx.find_root().obj or os.environ.get("AUTOSCALER_CONFIG")
+    named = ctx.find_root().obj or os.environ.get(config.ENVIRONMENT_VARIABLE)
     if named is None and not config.DEFAULT_PATH.exists():
         return None
     return frozenset(_settings(ctx).hosts)
@@ -189,7 +190,7 @@ def explain(ctx: click.Context, group: str, at: float | None, as_json: bool) -> 
 @config_option
 @click.pass_context
 def scale(ctx: click.Context, group: str, count: int | str, for_seconds: float | None, as_json: bool) -> None:
-    """Hold a group at N instances for a while, or give it back to its policy.
+    """Hold a group at N instances, or let its policy decide.
 
     Example: autoscaler scale web 3 --for 2h
     """
@@ -249,7 +250,7 @@ def _confirm(data: object, sentence: str, as_json: bool) -> None:
 @config_option
 @click.pass_context
 def reload(ctx: click.Context, as_json: bool) -> None:
-    """Let the daemon read its policy files again, and wait for its answer.
+    """Read the policy files again, and wait for the answer.
 
     Wrong files are refused as a whole, and the policies it has run on.
 

@@ -27,7 +27,7 @@ def show_status(console: Console, snapshot: Snapshot, now: float) -> None:
             console.print(line, soft_wrap=not console.is_terminal)
         if group.instances:
             console.print(_instances(group.instances, now))
-    if not snapshot.groups:
+    if snapshot.tick is not None and not snapshot.groups:
         console.print("\nno groups: put a policy file into the policies folder, then `autoscaler reload`")
 
 

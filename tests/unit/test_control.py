@@ -3,6 +3,7 @@ import os
 import pwd
 import socket
 import stat
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -290,22 +291,28 @@ def test_a_daemon_that_is_busy_is_not_waited_for_for_ever(path: Path, desk: Desk
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
-@pytest.mark.usefixtures("server")
-def test_without_permission_the_group_is_named(path: Path, tmp_path: Path) -> None:
-    for folder in (tmp_path, *tmp_path.parents[:3]):
-        folder.chmod(folder.stat().st_mode | 0o005)
-    child = os.fork()
-    if child == 0:
-        try:
-            os.setgroups([])
-            os.setgid(65534)
-            os.setuid(65534)
-            request(path, "status")
-        except DaemonUnreachableError as error:
-            os._exit(0 if "as root or as a member of the group root" in str(error) else 2)
-        finally:
-            os._exit(3)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+def test_without_permission_the_group_is_named(desk: Desk) -> None:
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own folders are closed to others
+        Path(folder).chmod(0o755)
+        path = Path(folder) / "control.sock"
+        server = ControlServer(path, desk)
+        server.start()
+        child = os.fork()
+        if child == 0:
+            os._exit(_as_nobody(path))
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        server.stop()
+
+
+def _as_nobody(path: Path) -> int:
+    try:
+        os.setgroups([])
+        os.setgid(65534)
+        os.setuid(65534)
+        request(path, "status")
+    except DaemonUnreachableError as error:
+        return 0 if "as root or as a member of the group root" in str(error) else 1
+    return 2
 
 
 def test_a_stranger_on_the_socket_is_named_so(path: Path) -> None:

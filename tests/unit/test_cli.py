@@ -1,0 +1,349 @@
+"""The commands: what they print, where, and how they end. Golden files are at 80 columns, in Berlin's time."""
+
+import io
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+from rich.console import Console
+from structlog.testing import capture_logs
+
+from autoscaler.cli import arguments, main
+from autoscaler.cli.show_decision import show_decision
+from autoscaler.cli.show_status import show_status
+from autoscaler.codec import decode
+from autoscaler.control.server import ControlServer
+from autoscaler.core.decision import Decision, Input, Reason, ReasonCode, Recommendation
+from autoscaler.core.errors import ControlError
+from autoscaler.core.observation import Change, Request
+from autoscaler.core.snapshot import ReloadStatus, Snapshot
+from tests.samples import DB, LOAD, NOW, SCALING_OUT, SNAPSHOT, STEADY
+
+GOLDEN = Path(__file__).parent.parent / "golden"
+COMMAND = [sys.executable, "-c", "from autoscaler.cli import main; main()"]
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture(autouse=True)
+def _berlin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+def golden(name: str, text: str) -> None:
+    """Compare with a golden file; `REGENERATE_GOLDEN=1` writes it instead, for a look at the difference."""
+    path = GOLDEN / name
+    text = "".join(f"{line.rstrip()}\n" for line in text.splitlines())
+    if os.environ.get("REGENERATE_GOLDEN"):
+        path.write_text(text)
+    assert text == path.read_text()
+
+
+class Desk:
+    """A backend with one group, web."""
+
+    def __init__(self) -> None:
+        self.reloaded = ReloadStatus(ok=True, at=NOW)
+        self.asked_at: float | None = None
+
+    def snapshot(self) -> Snapshot | None:
+        return SNAPSHOT
+
+    def change(self, by: str, group: str, change: Change, count: int | None, for_seconds: float | None) -> Request:
+        if group != "web":
+            raise ControlError(f"no policy for group {group}; groups with a policy: web")
+        return Request(1, NOW, by, group, change, count, for_seconds)
+
+    def explain(self, group: str, at: float | None) -> Decision:
+        self.asked_at = at
+        return SCALING_OUT
+
+    def reload(self, by: str) -> ReloadStatus:
+        return self.reloaded
+
+
+@pytest.fixture
+def desk() -> Desk:
+    return Desk()
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "config.yaml"
+    path.write_text(f"control_socket: {tmp_path / 'control.sock'}\nhosts: {{local: {{uri: qemu:///system}}}}\n")
+    return path
+
+
+@pytest.fixture
+def run(config: Path) -> Run:
+    def run(*arguments: str) -> Result:
+        return CliRunner(env={"AUTOSCALER_CONFIG": str(config)}).invoke(main, arguments)
+
+    return run
+
+
+@pytest.fixture
+def daemon(tmp_path: Path, desk: Desk) -> Iterator[ControlServer]:
+    server = ControlServer(tmp_path / "control.sock", desk)
+    with capture_logs():  # its log would come between the lines of the command, which runs in the same process here
+        server.start()
+        yield server
+        server.stop()
+
+
+def commands(group: click.Group, *before: str) -> Iterator[tuple[str, ...]]:
+    yield before
+    for name, command in sorted(group.commands.items()):
+        if isinstance(command, click.Group):
+            yield from commands(command, *before, name)
+        else:
+            yield (*before, name)
+
+
+@pytest.mark.parametrize("path", list(commands(main)), ids=lambda path: "_".join(path) or "main")
+def test_help(run: Run, path: tuple[str, ...]) -> None:
+    result = CliRunner().invoke(main, [*path, "--help"], prog_name="autoscaler", terminal_width=80)
+    assert result.exit_code == 0
+    assert "\n  Example: autoscaler " in result.output
+    golden(f"cli_help_{'_'.join(path) or 'main'}.txt", result.output)
+
+
+def shown(show: Callable[..., None], value: object, width: int = 80) -> str:
+    console = Console(width=width, file=io.StringIO(), highlight=False, markup=False)
+    show(console, value, NOW + 4)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+HELD = Decision(
+    group="web",
+    at=NOW,
+    current=2,
+    inputs=(Input("guest.cpu", 0.12, 0.1, 0.0, 0.6, 2, 0, 0, 60.0, window_full=True),),
+    recommendations=(
+        Recommendation(
+            "target_tracking guest.cpu", 1, Reason(ReasonCode.TARGET_UNDERRUN, LOAD | {"load": 0.12, "count": 1})
+        ),
+    ),
+    recommended=1,
+    desired=2,
+    admitted=2,
+    reasons=(Reason(ReasonCode.HELD_BY_COOLDOWN, {"direction": "in", "wanted": 1, "until": NOW + 120}),),
+)
+EMPTY = replace(SNAPSHOT, groups=(), hosts=(), reload=None)
+FIRST = replace(EMPTY, tick=None)
+
+
+@pytest.mark.parametrize(
+    ("name", "snapshot"), [("status", SNAPSHOT), ("status_before_first_tick", FIRST), ("status_no_groups", EMPTY)]
+)
+def test_status_reads_as_in_the_golden_file(name: str, snapshot: Snapshot) -> None:
+    golden(f"cli_{name}.txt", shown(show_status, snapshot))
+
+
+@pytest.mark.parametrize(("name", "decision"), [("grows", SCALING_OUT), ("steady", STEADY), ("held", HELD)])
+def test_explain_reads_as_in_the_golden_file(name: str, decision: Decision) -> None:
+    golden(f"cli_explain_{name}.txt", shown(show_decision, decision))
+
+
+def test_colours_only_where_a_terminal_wants_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+
+    def text() -> str:
+        console = Console(file=io.StringIO(), force_terminal=True, width=80)
+        show_status(console, SNAPSHOT, NOW)
+        assert isinstance(console.file, io.StringIO)
+        return console.file.getvalue()
+
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert "\x1b[32m" in text() or "\x1b[1;31m" in text()
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\x1b[32m" not in text()
+    assert "\x1b[1;31m" not in text()
+
+
+@pytest.mark.usefixtures("daemon")
+def test_a_pipe_gets_lines_unwrapped_and_unclipped(run: Run) -> None:
+    result = run("status")
+    assert result.exit_code == 0
+    assert '  web.yaml:3:1: unknown key "szie"; did you mean "size"?\n' in result.output
+    assert max(map(len, result.output.splitlines())) < 120
+    assert "web grows from 2 to 4: 5 wanted, limited to the maximum of 4.\n" in run("explain", "web").output
+
+
+@pytest.mark.usefixtures("daemon")
+def test_json_is_the_daemons_answer(run: Run) -> None:
+    assert decode(json.loads(run("status", "--json").output), Snapshot) == SNAPSHOT
+    assert decode(json.loads(run("explain", "web", "--json").output), Decision) == SCALING_OUT
+    assert json.loads(run("scale", "web", "3", "--json").output)["count"] == 3
+    assert json.loads(run("reload", "--json").output)["ok"] is True
+
+
+@pytest.mark.usefixtures("daemon")
+@pytest.mark.parametrize(
+    ("command", "sentence"),
+    [
+        ("scale web 3", "web is held at 3 until 00:13:20 (for 1 h); `autoscaler scale web auto` ends it sooner\n"),
+        ("scale web 3 --for 90s", "web is held at 3 until 23:14:50 (for 1 min 30 s)"),
+        ("scale web auto", "web follows its policy again\n"),
+        ("pause web", "web is paused: nothing is done for it until `autoscaler resume web`\n"),
+        ("resume web", "web is acted for again\n"),
+        ("reload", "policies read again at 23:13:20\n"),
+    ],
+)
+def test_changes_are_confirmed(run: Run, command: str, sentence: str) -> None:
+    result = run(*command.split())
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout.startswith(sentence)
+
+
+@pytest.mark.usefixtures("daemon")
+def test_a_refusal_is_one_message_and_exit_1(run: Run, desk: Desk) -> None:
+    result = run("pause", "wbe")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == "error: no policy for group wbe; groups with a policy: web\n"
+    desk.reloaded = ReloadStatus(ok=False, at=NOW, error="web.yaml:3:1: unknown key")
+    result = run("reload")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == "web.yaml:3:1: unknown key\nreload refused: the earlier policies run on\n"
+
+
+@pytest.mark.parametrize("command", ["status", "explain web", "scale web 1", "pause web", "resume web", "reload"])
+def test_without_a_daemon_it_is_exit_3(run: Run, command: str) -> None:
+    result = run(*command.split())
+    assert (result.exit_code, result.stdout) == (3, "")
+    assert result.stderr.startswith("error: no daemon answers: there is no socket at ")
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("statsu", "Did you mean 'status'?"),
+        ("policy shwo x", "Did you mean 'show'?"),
+        ("scale web three", "'three' is neither a whole number of 0 or more nor auto"),
+        ("scale web 3 --for 1hour", "'1hour' is no duration above 0; write for example 90s"),
+        ("scale web 3 --for 0s", "'0s' is no duration above 0"),
+        ("scale web auto --for 1h", "--for has no meaning with auto"),
+        ("explain web --at noon", "'noon' is no time; write for example 14:05"),
+        ("explain", "Missing argument 'GROUP'"),
+        ("validate", "Missing argument 'PATH...'"),
+        ("validate /no/such", "Path '/no/such' does not exist"),
+    ],
+)
+def test_wrong_usage_is_exit_2(run: Run, command: str, message: str) -> None:
+    result = run(*command.split())
+    assert result.exit_code == 2
+    assert message in " ".join(result.stderr.split())
+
+
+@pytest.mark.usefixtures("daemon")
+def test_a_time_reaches_the_daemon_as_epoch_seconds(run: Run, desk: Desk) -> None:
+    assert run("explain", "web", "--at", "2023-11-14T23:13:20").exit_code == 0
+    assert desk.asked_at == NOW
+    assert run("explain", "web", "--at", "2023-11-14T22:13:20+00:00").exit_code == 0
+    assert desk.asked_at == NOW
+
+
+@pytest.mark.parametrize(("text", "before_seconds"), [("23:13:20", 0), ("23:13", 20), ("23:13:21", 86399)])
+def test_a_time_of_day_is_the_last_such_one(monkeypatch: pytest.MonkeyPatch, text: str, before_seconds: float) -> None:
+    monkeypatch.setattr(time, "time", lambda: NOW)
+    context = click.Context(main)
+    assert arguments.moment(context, click.Option(["--at"]), text) == NOW - before_seconds
+
+
+GOOD = "version: 1\ngroup: web\nimage: {pool: default, volume: golden.qcow2}\nsize: {min: 1, max: 4}\n"
+
+
+def test_validate_names_every_error_and_exits_1(run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "policies"
+    folder.mkdir()
+    (folder / "bad.yaml").write_text(GOOD.replace("size:", "szie:").replace("version: 1", "version: 7"))
+    good = tmp_path / "good.yaml"
+    good.write_text(GOOD)
+    result = run("validate", str(good))
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "group web: good\n", "")
+    result = run("validate", str(good), str(folder))
+    assert result.exit_code == 1
+    errors = result.stderr.splitlines()
+    assert len(errors) >= 2
+    assert all(error.startswith(f"{folder / 'bad.yaml'}:") for error in errors)
+    data = json.loads(run("validate", "--json", str(good), str(folder)).stdout)
+    assert data["ok"] is False
+    assert [problem["file"] for problem in data["problems"]] == [str(folder / "bad.yaml")] * len(errors)
+
+
+def test_validate_checks_hosts_only_with_a_configuration(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "far.yaml"
+    path.write_text(GOOD + "hosts: [far]\n")
+    assert run("validate", str(path)).exit_code == 1
+    monkeypatch.setattr("autoscaler.config.DEFAULT_PATH", tmp_path / "none.yaml")
+    assert CliRunner(env={"AUTOSCALER_CONFIG": None}).invoke(main, ["validate", str(path)]).exit_code == 0
+
+
+def test_policy_show_fills_in_the_defaults(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "web.yaml"
+    path.write_text(GOOD)
+    result = run("policy", "show", str(path))
+    assert result.exit_code == 0
+    assert "warm_up: " in result.stdout
+    assert json.loads(run("policy", "show", "--json", str(path)).stdout)["size"] == {"min": 1, "max": 4}
+    path.write_text("version: 1\n")
+    result = run("policy", "show", str(path))
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"{path}:1:1: ")
+
+
+@pytest.mark.usefixtures("daemon")
+def test_the_configuration_may_be_named_before_or_after_the_command(config: Path, tmp_path: Path) -> None:
+    for order in (["--config", str(config), "status"], ["status", "--config", str(config)]):
+        assert CliRunner(env={"AUTOSCALER_CONFIG": str(tmp_path / "none")}).invoke(main, order).exit_code == 0
+
+
+def test_a_configuration_that_is_not_there_is_exit_1(tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["--config", str(tmp_path / "none.yaml"), "status"])
+    assert result.exit_code == 1
+    assert "none.yaml" in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_control_c_ends_without_a_traceback(config: Path, tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(tmp_path / "control.sock"))
+        silent.listen()
+        silent.settimeout(20)
+        command = [*COMMAND, "--config", str(config), "status"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            connection, _ = silent.accept()
+            with connection:
+                process.send_signal(signal.SIGINT)
+                out, err = process.communicate(timeout=20)
+    assert (process.returncode, out, err) == (130, b"", b"interrupted\n")
+
+
+@pytest.mark.usefixtures("daemon")
+def test_a_closed_pipe_is_no_traceback(config: Path) -> None:
+    command = f"{sys.executable} -c 'from autoscaler.cli import main; main()' --config {config} status | true"
+    result = subprocess.run(["bash", "-c", command], capture_output=True, timeout=30, check=False)
+    assert result.stderr == b""
+
+
+def test_the_samples_have_a_group_of_each_kind() -> None:
+    assert DB.paused
+    assert datetime.fromtimestamp(NOW).astimezone().strftime("%H:%M:%S") == "23:13:20"

@@ -141,7 +141,7 @@ class Database:
             # The pragma frees as it is stepped through: it must be read to its end.
             connection.execute(f"PRAGMA incremental_vacuum({pages})").fetchall()
             left = connection.execute("PRAGMA freelist_count").fetchone()[0]
-        return 0 < left < before
+        return bool(0 < left < before)
 
     def checkpoint(self) -> None:
         """Move what the write-ahead log holds into the file, as far as readers allow without being waited for."""

@@ -152,9 +152,10 @@ def test_overwritten_pages_are_refused(tmp_path: Path) -> None:
     filled(tmp_path)
     size = (tmp_path / FILE).stat().st_size
     with (tmp_path / FILE).open("r+b") as file:
-        file.seek(4096)
-        file.write(b"\xff" * (size - 4096))
-    with pytest.raises(StoreError, match="Move it aside"):
+        # The last pages hold facts, which opening has no need to read.
+        file.seek(size - 2 * 4096)
+        file.write(b"\xff" * 2 * 4096)
+    with pytest.raises(StoreError, match=r"the journal is corrupt.*Move it aside"):
         Journal.open(tmp_path)
 
 

@@ -18,7 +18,8 @@ from autoscaler.codec import encode
 from autoscaler.control.backend import Backend
 from autoscaler.control.protocol import DEFAULT_HOLD_SECONDS, MAX_REQUEST_BYTES, Call, answer, parse_call, refusal
 from autoscaler.core.errors import AutoscalerError, ControlError
-from autoscaler.core.observation import Change
+from autoscaler.core.observation import Change, Request
+from autoscaler.core.snapshot import ReloadStatus
 
 SOCKET_MODE = 0o660
 _LONGEST_PATH = 107
@@ -217,27 +218,32 @@ def _status(backend: Backend) -> Any:
     return encode(snapshot)
 
 
-def _audited(backend: Backend, by: str, call: Call) -> Any:
+def _audited(backend: Backend, by: str, call: Call) -> dict[str, Any]:
     log = _log.bind(by=by, command=call.command, **call.arguments)
     try:
         result = _change(backend, by, call)
     except AutoscalerError as error:
         log.warning("control_change", result="refused", error=str(error))
         raise
-    log.info("control_change", result="accepted")
+    log.info("control_change", result="accepted" if result.get("ok", True) else "refused")
     return result
 
 
-def _change(backend: Backend, by: str, call: Call) -> Any:
+def _change(backend: Backend, by: str, call: Call) -> dict[str, Any]:
     if call.command == "reload":
-        return encode(backend.reload(by))
+        return _fields(backend.reload(by))
     group = call.group()
     if call.command in ("pause", "resume"):
-        return encode(backend.change(by, group, Change(call.command), None, None))
+        return _fields(backend.change(by, group, Change(call.command), None, None))
     count = call.count()
     if count is None:
         if call.seconds("for_seconds") is not None:
             raise ControlError('scale: "for_seconds" has no meaning with "auto"; leave it out')
-        return encode(backend.change(by, group, Change.AUTO, None, None))
+        return _fields(backend.change(by, group, Change.AUTO, None, None))
     held = call.seconds("for_seconds") or DEFAULT_HOLD_SECONDS
-    return encode(backend.change(by, group, Change.SCALE, count, held))
+    return _fields(backend.change(by, group, Change.SCALE, count, held))
+
+
+def _fields(value: Request | ReloadStatus) -> dict[str, Any]:
+    fields: dict[str, Any] = encode(value)
+    return fields

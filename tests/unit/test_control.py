@@ -32,6 +32,7 @@ class Desk:
         self.shown: Snapshot | None = SNAPSHOT
         self.noted: list[Request] = []
         self.asked_at: float | None = None
+        self.reloaded: ReloadStatus | None = None
         self.busy = threading.Event()
         self.busy.set()
 
@@ -52,7 +53,9 @@ class Desk:
         return SCALING_OUT
 
     def reload(self, by: str) -> ReloadStatus:
-        raise ZeroDivisionError("a bug in the daemon")
+        if self.reloaded is None:
+            raise ZeroDivisionError("a bug in the daemon")
+        return self.reloaded
 
 
 @pytest.fixture
@@ -114,14 +117,16 @@ def test_changes_reach_the_daemon_with_the_callers_name(path: Path, desk: Desk) 
 
 
 @pytest.mark.usefixtures("server")
-def test_every_change_is_logged_with_its_result(path: Path) -> None:
+def test_every_change_is_logged_with_its_result(path: Path, desk: Desk) -> None:
+    desk.reloaded = ReloadStatus(ok=False, at=NOW, error="web.yaml:3:1: unknown key")
     with capture_logs() as logs:
         request(path, "scale", group="web", count=3)
         with pytest.raises(ControlError):
             request(path, "pause", group="wbe")
+        request(path, "reload")
         request(path, "status")
-    told = [(log["command"], log["group"], log["result"]) for log in logs]
-    assert told == [("scale", "web", "accepted"), ("pause", "wbe", "refused")]
+    told = [(log["command"], log.get("group"), log["result"]) for log in logs]
+    assert told == [("scale", "web", "accepted"), ("pause", "wbe", "refused"), ("reload", None, "refused")]
     assert all(str(os.getpid()) in log["by"] for log in logs)
 
 

@@ -85,8 +85,8 @@ class Daemon:
         control = ControlServer(self._config.control_socket, self)
         web.start()
         control.start()
-        for number, event in ((signal.SIGTERM, "stop"), (signal.SIGINT, "stop"), (signal.SIGHUP, "reload")):
-            signal.signal(number, lambda _number, _frame, event=event: self._events.put(event))
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, lambda number, _frame: self._events.put(signal.Signals(number).name))
         log.info(
             "daemon started",
             controller=self._journal.controller,
@@ -112,9 +112,10 @@ class Daemon:
             event = self._events.get()
             if isinstance(event, BaseException):
                 raise event
-            if event == "stop":
+            if event != "SIGHUP":
+                log.info("asked to stop", by=event)
                 return
-            self.reload("SIGHUP")
+            self.reload(event)
 
     # The control socket's backend
 

@@ -9,7 +9,7 @@ from autoscaler.core.errors import HypervisorErrorKind
 from autoscaler.core.instances import owned_domains
 from autoscaler.core.memory import Memory
 from autoscaler.core.observation import Domain, DomainState, HostInventory, Observation
-from autoscaler.core.policy import Image, Machine
+from autoscaler.core.policy import USER_NETWORK, Image, Machine
 from autoscaler.core.ports import Hypervisor
 from autoscaler.executor import Executor, Time, Work, carry_out, settle
 from autoscaler.sampler import Sampler
@@ -98,7 +98,7 @@ class WorldContract(abc.ABC):
     image: Image
 
     def clone(self, instance: str, image: Image | None = None) -> Clone:
-        machine = Machine(vcpus=1, memory_bytes=192 * 1024 * 1024)
+        machine = Machine(vcpus=1, memory_bytes=192 * 1024 * 1024, network=USER_NETWORK)
         return Clone(GROUP, "local", instance, image or self.image, machine)
 
     def remove(self, instance: str, deadline_seconds: float = 10.0) -> Remove:

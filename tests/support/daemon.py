@@ -1,0 +1,240 @@
+"""A real daemon in a process of its own, with its configuration, policies and state in one directory."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+import xml.etree.ElementTree as ET
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import libvirt
+import libvirt_qemu
+import yaml
+
+from autoscaler.codec import decode
+from autoscaler.control.client import request
+from autoscaler.core.decision import Decision
+from autoscaler.core.errors import DaemonUnreachableError
+from autoscaler.core.observation import Ownership
+from autoscaler.core.snapshot import GroupStatus, InstanceState, InstanceStatus, Snapshot
+from autoscaler.hypervisor.domain_xml import ownership_element, to_text
+
+COMMAND = Path(sys.executable).with_name("autoscaler")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def policy(**changes: Any) -> dict[str, Any]:
+    """A group that reacts within seconds; keyword arguments replace top-level keys."""
+    return {
+        "version": 1,
+        "group": "web",
+        "image": {"pool": "default", "volume": "golden.qcow2"},
+        "machine": {"vcpus": 1, "memory": "192MiB", "network": "user", "accelerator": "tcg"},
+        "size": {"min": 1, "max": 4},
+        "scaling": [{"type": "target_tracking", "metric": "guest.cpu", "target": "35%", "over": "5s"}],
+        "behavior": {"scale_in": {"cooldown": "5s", "stabilization": "5s"}},
+        "warm_up": "0s",
+        "ready": {"agent": True, "timeout": "60s"},
+        "drain": {"deadline": "10s"},
+        **changes,
+    }
+
+
+class DaemonProcess:
+    """Start, ask, kill and start again; `close` ends it and says what it logged when a test failed."""
+
+    def __init__(self, directory: Path, uri: str, *policies: Mapping[str, Any], interval: str = "1s") -> None:
+        self.directory = directory
+        self.uri = uri
+        self.port = free_port()
+        self.config = directory / "config.yaml"
+        self.state_dir = directory / "state"
+        self.socket = directory / "control.sock"
+        self.log = directory / "daemon.log"
+        self.policies = directory / "policies"
+        self.policies.mkdir(exist_ok=True)
+        for given in policies or (policy(),):
+            self.write_policy(given)
+        self.config.write_text(
+            yaml.safe_dump(
+                {
+                    "hosts": {"local": {"uri": uri}},
+                    "policies_dir": str(self.policies),
+                    "state_dir": str(self.state_dir),
+                    "control_socket": str(self.socket),
+                    "listen": f"127.0.0.1:{self.port}",
+                    "interval": interval,
+                }
+            )
+        )
+        self.process: subprocess.Popen[bytes] | None = None
+        self.environment: dict[str, str] = {}
+
+    def write_policy(self, given: Mapping[str, Any]) -> Path:
+        path = self.policies / f"{given['group']}.yaml"
+        path.write_text(yaml.safe_dump(dict(given)))
+        return path
+
+    def start(self, *, wait: bool = True) -> "DaemonProcess":
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [COMMAND, "run", "--config", self.config],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, **self.environment},
+                start_new_session=True,
+            )
+        if wait:
+            self.until(lambda snapshot: snapshot.tick is not None, 30, "a first tick")
+        return self
+
+    def kill(self) -> None:
+        self.signal(signal.SIGKILL)
+
+    def stop(self, seconds: float = 30.0) -> int:
+        return self.signal(signal.SIGTERM, seconds)
+
+    def signal(self, number: signal.Signals, seconds: float = 30.0) -> int:
+        assert self.process is not None
+        self.process.send_signal(number)
+        return self.process.wait(seconds)
+
+    def close(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait(10)
+
+    def text(self) -> str:
+        return self.log.read_text(errors="replace") if self.log.exists() else ""
+
+    def run(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        """Run a command of the CLI against this daemon."""
+        group, *rest = arguments
+        return subprocess.run(
+            [COMMAND, group, "--config", self.config, *rest], capture_output=True, text=True, timeout=60, check=False
+        )
+
+    def ask(self, command: str, **given: Any) -> Any:
+        return request(self.socket, command, **given)
+
+    def snapshot(self) -> Snapshot:
+        return decode(self.ask("status"), Snapshot)
+
+    def group(self, name: str = "web") -> GroupStatus:
+        return group_of(self.snapshot(), name)
+
+    def explain(self, name: str = "web") -> Decision:
+        return decode(self.ask("explain", group=name), Decision)
+
+    def until(
+        self, holds: Callable[[Snapshot], object], seconds: float, what: str, poll_seconds: float = 0.1
+    ) -> Snapshot:
+        """Poll the daemon's snapshot until something holds; fails with its log when that takes too long or it ended."""
+        deadline = time.monotonic() + seconds
+        last: Snapshot | None = None
+        while time.monotonic() < deadline:
+            assert self.process is not None
+            assert self.process.poll() is None, f"the daemon ended with {self.process.returncode}:\n{self.text()}"
+            try:
+                last = self.snapshot()
+                if holds(last):
+                    return last
+            except DaemonUnreachableError:
+                last = None
+            time.sleep(poll_seconds)
+        raise AssertionError(f"not within {seconds:g} s: {what}; last seen: {last}\n{self.text()[-6000:]}")
+
+    def until_ready(self, count: int, seconds: float = 60.0, group: str = "web") -> tuple[InstanceStatus, ...]:
+        """Wait until exactly this many instances are ready, and nothing else is there."""
+
+        def settled(snapshot: Snapshot) -> bool:
+            states = [instance.state for instance in group_of(snapshot, group).instances]
+            return states == [InstanceState.READY] * count
+
+        return group_of(self.until(settled, seconds, f"{count} ready instances of {group}"), group).instances
+
+    def until_tick(self, more: int = 1, seconds: float = 30.0) -> Snapshot:
+        """Wait for some more finished ticks."""
+        number = _number(self.snapshot())
+        return self.until(lambda snapshot: _number(snapshot) >= number + more, seconds, f"{more} more ticks")
+
+    def metrics(self) -> str:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=10) as reply:
+            return str(reply.read().decode())
+
+
+def _number(snapshot: Snapshot) -> int:
+    return snapshot.tick.number if snapshot.tick is not None else 0
+
+
+def group_of(snapshot: Snapshot, name: str = "web") -> GroupStatus:
+    for status in snapshot.groups:
+        if status.group == name:
+            return status
+    raise AssertionError(f"no group {name} in {snapshot.groups}")
+
+
+def burn(uri: str, instance: str, share: float) -> None:
+    """Let a guest burn a share of its vCPU."""
+    guest_exec(uri, instance, f"echo {share:.2f} > /run/burn")
+
+
+def guest_exec(uri: str, instance: str, script: str) -> None:
+    """Run a shell script inside a guest, through its agent; returns when it has begun."""
+    arguments = {"path": "/bin/sh", "arg": ["-c", script]}
+    connection = libvirt.open(uri)
+    try:
+        domain = connection.lookupByName(instance)
+        message = json.dumps({"execute": "guest-exec", "arguments": arguments})
+        libvirt_qemu.qemuAgentCommand(domain, message, 10, 0)
+    finally:
+        connection.close()
+
+
+def domains(uri: str) -> dict[str, bool]:
+    """Name every domain, with whether it is active."""
+    connection = libvirt.open(uri)
+    try:
+        return {domain.name(): bool(domain.isActive()) for domain in connection.listAllDomains()}
+    finally:
+        connection.close()
+
+
+def volumes(uri: str, pool: str = "default") -> set[str]:
+    """Name every volume of a pool, as it is on disk."""
+    connection = libvirt.open(uri)
+    try:
+        storage = connection.storagePoolLookupByName(pool)
+        storage.refresh()
+        return {volume.name() for volume in storage.listAllVolumes()}
+    finally:
+        connection.close()
+
+
+def define_foreign(uri: str, name: str, ownership: Ownership | None = None) -> None:
+    """Start a small domain that is not the daemon's; `ownership` gives it another controller's element."""
+    root = ET.fromstring(
+        f"<domain type='qemu'><name>{name}</name><metadata/><memory unit='MiB'>32</memory>"
+        "<os><type>hvm</type></os></domain>"
+    )
+    if ownership is not None:
+        metadata = root.find("metadata")
+        assert metadata is not None
+        metadata.append(ownership_element(ownership))
+    connection = libvirt.open(uri)
+    try:
+        connection.defineXML(to_text(root)).create()
+    finally:
+        connection.close()

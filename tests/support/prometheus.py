@@ -1,0 +1,70 @@
+"""A real Prometheus that scrapes one port of this machine every second."""
+
+import json
+import shutil
+import subprocess
+import time
+import urllib.parse
+import urllib.request
+from pathlib import Path
+from types import TracebackType
+
+from tests.support.daemon import free_port
+
+CONFIGURATION = """
+global: {{scrape_interval: 1s, scrape_timeout: 1s}}
+scrape_configs:
+  - job_name: autoscaler
+    static_configs: [{{targets: ["127.0.0.1:{port}"]}}]
+"""
+
+
+class Prometheus:
+    """Runs while the context is open."""
+
+    def __init__(self, directory: Path, port: int) -> None:
+        program = shutil.which("prometheus")
+        assert program is not None, "prometheus is not installed; `apt-get install prometheus`"
+        directory.mkdir()
+        (directory / "prometheus.yml").write_text(CONFIGURATION.format(port=port))
+        self._log = directory / "log"
+        self._address = f"127.0.0.1:{free_port()}"
+        self._command = [
+            program,
+            f"--config.file={directory / 'prometheus.yml'}",
+            f"--storage.tsdb.path={directory / 'data'}",
+            f"--web.listen-address={self._address}",
+        ]
+
+    def __enter__(self) -> "Prometheus":
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(self._command, stdout=log, stderr=log)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._process.terminate()
+        self._process.wait(timeout=20)
+
+    def query(self, expression: str) -> float | None:
+        """Ask in PromQL; gives one number, or None while there is none."""
+        assert self._process.poll() is None, self._log.read_text()
+        url = f"http://{self._address}/api/v1/query?{urllib.parse.urlencode({'query': expression})}"
+        try:
+            with urllib.request.urlopen(url, timeout=5) as response:
+                results = json.load(response)["data"]["result"]
+        except OSError:  # not listening yet
+            return None
+        return float(results[0]["value"][1]) if results else None
+
+    def until(self, expression: str, value: float, seconds: float = 40.0) -> None:
+        """Wait until it answers with this value."""
+        deadline = time.monotonic() + seconds
+        answer = None
+        while time.monotonic() < deadline:
+            answer = self.query(expression)
+            if answer == value:
+                return
+            time.sleep(0.2)
+        raise AssertionError(f"Prometheus says {answer} to {expression}, not {value}, for {seconds:g} s")

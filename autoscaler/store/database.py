@@ -54,7 +54,7 @@ class Database:
             return
         problem = self._connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         if problem != "ok":
-            raise StoreError(f"{self.name}: the journal is corrupt: {problem}. {MOVE_ASIDE}.")
+            raise StoreError(f"{self.name}: the journal is corrupt: {problem.splitlines()[-1]}. {MOVE_ASIDE}.")
         # Only an empty file takes this setting, and only before it becomes a WAL one.
         self._connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
         self._connection.execute("PRAGMA journal_mode = WAL")

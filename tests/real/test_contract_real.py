@@ -1,30 +1,27 @@
 """Real guests keep the contract that the simulated world keeps."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from autoscaler.core.policy import Image
-from autoscaler.core.ports import Hypervisor
 from autoscaler.store import Journal
+from tests.real.conftest import GOLDEN, HypervisorFactory, Pool
 from tests.support.contract import Bench, WorldContract, real_bench
-from tests.support.daemon import define_foreign, guest_exec, volumes
+from tests.support.daemon import define_foreign, guest_exec
 
 
 @pytest.mark.real
 @pytest.mark.timeout(120)
 class TestRealWorld(WorldContract):
-    image = Image("default", "golden.qcow2")
-
     @pytest.fixture
-    def bench(
-        self, tmp_path: Path, libvirt_uri: str, pool: Path, make_hypervisor: Callable[[str], Hypervisor]
-    ) -> Iterator[Bench]:
-        self.uri = libvirt_uri
+    def bench(self, tmp_path: Path, libvirt_uri: str, pool: Pool, hypervisor: HypervisorFactory) -> Iterator[Bench]:
+        self.uri, self.pool = libvirt_uri, pool
+        self.image = Image(pool.name, pool.golden.name)
         journal = Journal.open(tmp_path / "state")
         bugs: list[BaseException] = []
-        bench, executor = real_bench(make_hypervisor(journal.controller), journal, bugs)
+        bench, executor = real_bench(hypervisor(controller=journal.controller), journal, bugs)
         yield bench
         assert executor.stop(30)
         journal.close()
@@ -34,7 +31,8 @@ class TestRealWorld(WorldContract):
         define_foreign(self.uri, name)
 
     def volumes(self, bench: Bench) -> set[str]:
-        return volumes(self.uri) - {"golden.qcow2"}
+        """Leave out what is the console's log: it comes and goes with its overlay."""
+        return {name for name in self.pool.files() - {GOLDEN} if not name.endswith(".console.log")}
 
     def make_deaf(self, bench: Bench, instance: str) -> None:
         """Take the teeth out of what both the agent and the power button call."""

@@ -11,6 +11,7 @@ from autoscaler.core.memory import Memory
 from autoscaler.core.observation import Unknown
 from autoscaler.core.step import step
 from autoscaler.store import Journal
+from tests.real.conftest import Pool
 from tests.support.daemon import DaemonProcess, burn
 from tests.support.private_libvirtd import PrivateLibvirtd
 
@@ -20,8 +21,8 @@ pytestmark = [pytest.mark.real, pytest.mark.timeout(400)]
 
 
 @pytest.fixture
-def daemon(tmp_path: Path, libvirt_uri: str, pool: Path) -> Iterator[DaemonProcess]:
-    process = DaemonProcess(tmp_path, libvirt_uri)
+def daemon(tmp_path: Path, libvirt_uri: str, pool: Pool) -> Iterator[DaemonProcess]:
+    process = DaemonProcess(tmp_path, libvirt_uri, pool.name)
     yield process
     process.close()
 

@@ -53,6 +53,10 @@ class PrivateLibvirtd:
         """The process id of its libvirtd."""
         return self._daemon.pid
 
+    def running(self) -> bool:
+        """Whether its libvirtd runs."""
+        return self._daemon.poll() is None
+
     def stop(self) -> None:
         """End libvirtd as an operator would; guests run on."""
         self._end(signal.SIGTERM)
@@ -71,7 +75,7 @@ class PrivateLibvirtd:
 
     def restart(self) -> None:
         """Start libvirtd anew, in the same namespaces and on the same directories; guests run on."""
-        if self._daemon.poll() is None:
+        if self.running():
             self.stop()
         self._daemon = self._spawn("libvirtd")
         self._wait_for_answer()
@@ -131,7 +135,7 @@ class PrivateLibvirtd:
 
     def _wait_for_answer(self) -> None:
         def answers() -> bool:
-            assert self._daemon.poll() is None, (self.root / "libvirtd.log").read_text()
+            assert self.running(), (self.root / "libvirtd.log").read_text()
             try:
                 libvirt.open(self.uri).close()
             except libvirt.libvirtError:

@@ -1,0 +1,122 @@
+"""Whether guests' agents answer, asked in the background so that a hung guest delays no listing."""
+
+import math
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import libvirt
+import libvirt_qemu
+
+from autoscaler.core.errors import HypervisorError
+from autoscaler.hypervisor.connection import Connection
+from autoscaler.hypervisor.domain_xml import agent_connected
+from autoscaler.hypervisor.errors import is_code
+
+_WORKERS = 4
+_IDLE_SECONDS = 0.25
+_UNANSWERED_INTERVAL_SECONDS = 1.0
+_ANSWERED_INTERVAL_SECONDS = 10.0
+_PING_SECONDS = 2
+_CALL_SECONDS = 10.0
+
+
+@dataclass(slots=True)
+class _Watched:
+    due: float
+    answers: bool | None = None
+
+
+class AgentProber:
+    """Pings the agents of the domains it is told to watch, with a few workers.
+
+    A domain is asked each second until it has answered, then every ten. `on_answer` is called, from a worker, when an
+    answer changed.
+    """
+
+    def __init__(self, connection: Connection, on_answer: Callable[[], None]) -> None:
+        self._connection = connection
+        self._on_answer = on_answer
+        self._watched: dict[str, _Watched] = {}
+        self._lock = threading.Lock()
+        self._closed = threading.Event()
+        self._started = False
+
+    def watch(self, uuids: frozenset[str]) -> None:
+        """Watch exactly these running domains from now on."""
+        with self._lock:
+            for gone in self._watched.keys() - uuids:
+                del self._watched[gone]
+            for new in uuids - self._watched.keys():
+                self._watched[new] = _Watched(due=time.monotonic())
+            if uuids and not self._started:
+                self._started = True
+                self._start()
+
+    def answers(self, uuid: str) -> bool | None:
+        """Give the newest known answer; None where it was not asked yet or could not be told."""
+        with self._lock:
+            watched = self._watched.get(uuid)
+            return None if watched is None else watched.answers
+
+    def close(self) -> None:
+        """Ask no more; a ping under way ends by itself."""
+        self._closed.set()
+        self._connection.close()
+
+    def _start(self) -> None:
+        for number in range(_WORKERS):
+            name = f"{self._connection.host}: agents {number}"
+            threading.Thread(target=self._run, name=name, daemon=True).start()
+
+    def _run(self) -> None:
+        while not self._closed.is_set():
+            uuid = self._take_due()
+            if uuid is None:
+                self._closed.wait(_IDLE_SECONDS)
+            else:
+                self._keep(uuid, self._ask(uuid))
+
+    def _take_due(self) -> str | None:
+        now = time.monotonic()
+        with self._lock:
+            for uuid, watched in self._watched.items():
+                if watched.due <= now:
+                    watched.due = math.inf
+                    return uuid
+        return None
+
+    def _keep(self, uuid: str, answers: bool | None) -> None:  # noqa: FBT001 - it is the answer, not an option
+        interval = _ANSWERED_INTERVAL_SECONDS if answers else _UNANSWERED_INTERVAL_SECONDS
+        with self._lock:
+            watched = self._watched.get(uuid)
+            if watched is None:
+                return
+            changed = watched.answers is not answers
+            watched.answers = answers
+            watched.due = time.monotonic() + interval
+        if changed and not self._closed.is_set():
+            self._on_answer()
+
+    def _ask(self, uuid: str) -> bool | None:
+        try:
+            return self._connection.call(f"ask the agent of {uuid}", lambda it: ping(it, uuid), _CALL_SECONDS)
+        except HypervisorError:
+            # Whether libvirt answers is told by the listing; here it only means that nothing is known of the guest.
+            return None
+
+
+def ping(connection: libvirt.virConnect, uuid: str) -> bool | None:
+    """Ping one domain's agent; None where it has no agent channel."""
+    domain = connection.lookupByUUIDString(uuid)
+    connected = agent_connected(domain.XMLDesc())
+    if not connected:
+        return connected
+    try:
+        libvirt_qemu.qemuAgentCommand(domain, '{"execute":"guest-ping"}', _PING_SECONDS, 0)
+    except libvirt.libvirtError as error:
+        if is_code(error, libvirt.VIR_ERR_AGENT_UNRESPONSIVE):
+            return False
+        raise
+    return True

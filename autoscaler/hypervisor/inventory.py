@@ -1,0 +1,47 @@
+"""All domains of a host, with their owners."""
+
+import libvirt
+
+from autoscaler.core.observation import Domain, DomainState, Ownership
+from autoscaler.hypervisor.domain_xml import OWNERSHIP_NAMESPACE, parse_ownership
+from autoscaler.hypervisor.errors import is_code
+
+_STATES = {
+    libvirt.VIR_DOMAIN_NOSTATE: DomainState.UNDEFINED,
+    libvirt.VIR_DOMAIN_RUNNING: DomainState.RUNNING,
+    libvirt.VIR_DOMAIN_BLOCKED: DomainState.RUNNING,
+    libvirt.VIR_DOMAIN_PAUSED: DomainState.PAUSED,
+    libvirt.VIR_DOMAIN_SHUTDOWN: DomainState.IN_SHUTDOWN,
+    libvirt.VIR_DOMAIN_SHUTOFF: DomainState.SHUTOFF,
+    libvirt.VIR_DOMAIN_CRASHED: DomainState.CRASHED,
+    libvirt.VIR_DOMAIN_PMSUSPENDED: DomainState.SUSPENDED,
+}
+
+
+def list_domains(connection: libvirt.virConnect, host: str) -> tuple[Domain, ...]:
+    """List every domain. Any failure raises: a shorter list would look like instances that vanished."""
+    found = []
+    for domain in connection.listAllDomains():
+        try:
+            found.append(_domain(domain, host))
+        except libvirt.libvirtError as error:
+            # Only this one means that it ended while the list was read.
+            if not is_code(error, libvirt.VIR_ERR_NO_DOMAIN):
+                raise
+    return tuple(found)
+
+
+def ownership_of(domain: libvirt.virDomain) -> Ownership | None:
+    """Read a domain's ownership element; None where it has none, or one that cannot be understood."""
+    try:
+        element = domain.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, OWNERSHIP_NAMESPACE)
+    except libvirt.libvirtError as error:
+        if not is_code(error, libvirt.VIR_ERR_NO_DOMAIN_METADATA):
+            raise
+        return None
+    return parse_ownership(element)
+
+
+def _domain(domain: libvirt.virDomain, host: str) -> Domain:
+    state = _STATES.get(domain.state()[0], DomainState.UNDEFINED)
+    return Domain(host, domain.UUIDString(), domain.name(), state, ownership_of(domain))

@@ -1,0 +1,224 @@
+"""One host's libvirt behind the core's `Hypervisor` port."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TypeVar
+
+import libvirt
+
+from autoscaler.core.action import Clone
+from autoscaler.core.errors import HypervisorError, HypervisorErrorKind
+from autoscaler.core.observation import Domain, DomainCounters, DomainState, HostInventory, Ownership
+from autoscaler.core.policy import USER_NETWORK
+from autoscaler.core.ports import VolumeRef
+from autoscaler.hypervisor import counters, domains, volumes
+from autoscaler.hypervisor.accelerator import AcceleratorChoice
+from autoscaler.hypervisor.agent import AgentProber
+from autoscaler.hypervisor.calls import Calls
+from autoscaler.hypervisor.connection import Connection
+from autoscaler.hypervisor.domain_xml import domain_xml
+from autoscaler.hypervisor.errors import is_code
+from autoscaler.hypervisor.events import watch_lifecycle
+from autoscaler.hypervisor.inventory import list_domains
+
+T = TypeVar("T")
+
+
+def _nothing_known(_key: str) -> str | None:
+    return None
+
+
+def _forgotten(_key: str, _value: str) -> None:
+    """Remember nothing."""
+
+
+def _unheard() -> None:
+    """Tell nobody."""
+
+
+class LibvirtHypervisor:
+    """Speaks to one host, as `autoscaler.core.ports.Hypervisor` says; every method raises HypervisorError.
+
+    `recall` and `remember` keep across restarts which accelerator was seen to work. `on_change` is called, from a
+    foreign thread and not to be kept waiting, when a domain changed or a guest's agent answered. `stats_groups` are
+    libvirt's VIR_DOMAIN_STATS_* to ask for. Calls that only read may take `read_seconds`, others `write_seconds`.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        uri: str,
+        controller: str,
+        *,
+        recall: Callable[[str], str | None] = _nothing_known,
+        remember: Callable[[str, str], None] = _forgotten,
+        on_change: Callable[[], None] = _unheard,
+        stats_groups: int = counters.GROUPS,
+        read_seconds: float = 10.0,
+        write_seconds: float = 60.0,
+    ) -> None:
+        self._host = host
+        self._controller = controller
+        self._stats_groups = stats_groups
+        self._read_seconds = read_seconds
+        self._write_seconds = write_seconds
+        # What waits for a guest must hold up neither the sampling nor the actions: three lines, three budgets.
+        self._reads = Connection(host, uri, Calls(host), on_open=lambda opened: watch_lifecycle(opened, on_change))
+        self._actions = Connection(host, uri, Calls(host))
+        self._agents = AgentProber(Connection(host, uri, Calls(host)), on_change)
+        self._accelerator = AcceleratorChoice(
+            self._actions,
+            controller,
+            recall=recall,
+            remember=remember,
+            read_seconds=read_seconds,
+            write_seconds=write_seconds,
+        )
+
+    @property
+    def host(self) -> str:
+        """The host's name in the configuration."""
+        return self._host
+
+    def close(self) -> None:
+        """Let go of the connections; guests run on."""
+        self._agents.close()
+        self._reads.close()
+        self._actions.close()
+
+    def inventory(self) -> HostInventory:
+        """List all domains, ours or not, with state, ownership, and whether our running ones' agents answer."""
+        found = self._reads.call("list its domains", lambda it: list_domains(it, self._host), self._read_seconds)
+        asked = frozenset(domain.uuid for domain in found if self._is_running_and_ours(domain))
+        self._agents.watch(asked)
+        return HostInventory(
+            self._host,
+            tuple(
+                replace(domain, answers=self._agents.answers(domain.uuid)) if domain.uuid in asked else domain
+                for domain in found
+            ),
+        )
+
+    def counters(self) -> Mapping[str, DomainCounters]:
+        """Raw counters of every running domain, by UUID, in one call."""
+
+        def read(connection: libvirt.virConnect) -> dict[str, DomainCounters]:
+            all_stats = counters.read(connection, self._stats_groups)
+            at = time.monotonic()
+            return {uuid: counters.counters(uuid, stats, at) for uuid, stats in all_stats}
+
+        return self._reads.call("give its domains' counters", read, self._read_seconds)
+
+    def validate(self, clone: Clone) -> None:
+        """Raise unless pool, golden image (qcow2), network, accelerator and name allow this clone.
+
+        Changes nothing, but that the first clone with `accelerator: auto` tries KVM with a guest of its own.
+        """
+
+        def check(connection: libvirt.virConnect) -> None:
+            volumes.check_golden(connection, clone.image, self._host)
+            self._check_network(connection, clone.machine.network)
+            domains.refuse_taken_name(connection, self._host, self._controller, clone.instance)
+
+        self._read(f"check what {clone.instance} needs", check)
+        self._accelerator.platform(clone.machine.accelerator, clone.image.pool)
+
+    def image_digest(self, clone: Clone) -> str:
+        """Identify the golden image as it is now, by its volume's key, sizes and time of change, not its content."""
+        return self._read(
+            f"identify image {clone.image.volume}", lambda it: volumes.digest(it, clone.image, self._host)
+        )
+
+    def create_overlay(self, clone: Clone, volume: VolumeRef) -> None:
+        """Make a qcow2 overlay on the golden image, and the file for the console's log, in the image's pool."""
+        self._write(
+            f"make volume {volume.name} in pool {volume.pool}",
+            lambda it: volumes.create_overlay(it, clone.image, volume),
+        )
+
+    def define(self, clone: Clone, volume: VolumeRef, ownership: Ownership) -> None:
+        """Define the instance's domain with its ownership element; raises EXISTS when name or UUID are taken."""
+        platform = self._accelerator.platform(clone.machine.accelerator, clone.image.pool)
+
+        def define(connection: libvirt.virConnect) -> None:
+            domains.refuse_taken_name(connection, self._host, self._controller, clone.instance)
+            xml = domain_xml(clone, ownership, platform, volumes.files(connection, volume))
+            connection.defineXMLFlags(xml, libvirt.VIR_DOMAIN_DEFINE_VALIDATE)
+
+        self._write(f"define domain {clone.instance}", define)
+
+    def start(self, instance: str) -> None:
+        """Start the instance's domain; a running one is left as it is."""
+
+        def start(connection: libvirt.virConnect) -> None:
+            domain = domains.find(connection, self._controller, instance)
+            if domain is None:
+                raise HypervisorError(
+                    HypervisorErrorKind.NOT_FOUND,
+                    f"host {self._host} has no domain {instance} of this controller to start",
+                )
+            domains.start(domain)
+
+        self._write(f"start domain {instance}", start)
+
+    def running(self, instance: str) -> bool | None:
+        """Whether the instance's domain is running (in any state but off); None where there is no such domain."""
+
+        def running(connection: libvirt.virConnect) -> bool | None:
+            domain = domains.find(connection, self._controller, instance)
+            return None if domain is None else bool(domain.isActive())
+
+        return self._read(f"look at domain {instance}", running)
+
+    def request_shutdown(self, instance: str) -> None:
+        """Ask the guest to shut down: agent first, then ACPI. Returns without waiting for it."""
+        self._to_ours(instance, f"ask domain {instance} to shut down", domains.request_shutdown)
+
+    def destroy(self, instance: str) -> None:
+        """Power the instance off; a domain that is off or gone is left as it is."""
+        self._to_ours(instance, f"destroy domain {instance}", domains.destroy)
+
+    def undefine(self, instance: str) -> None:
+        """Remove the domain's definition and what libvirt keeps beside it; a domain that is gone is no error."""
+        self._to_ours(instance, f"undefine domain {instance}", domains.undefine)
+
+    def delete_volume(self, volume: VolumeRef) -> None:
+        """Delete the overlay and the console's log; what is gone is no error."""
+        self._write(f"delete volume {volume.name} in pool {volume.pool}", lambda it: volumes.delete(it, volume))
+
+    def _to_ours(self, instance: str, what: str, act: Callable[[libvirt.virDomain], None]) -> None:
+        def found(connection: libvirt.virConnect) -> None:
+            domain = domains.find(connection, self._controller, instance)
+            if domain is not None:
+                act(domain)
+
+        self._write(what, found)
+
+    def _read(self, what: str, function: Callable[[libvirt.virConnect], T]) -> T:
+        return self._actions.call(what, function, self._read_seconds)
+
+    def _write(self, what: str, function: Callable[[libvirt.virConnect], T]) -> T:
+        return self._actions.call(what, function, self._write_seconds)
+
+    def _is_running_and_ours(self, domain: Domain) -> bool:
+        ours = domain.ownership is not None and domain.ownership.controller == self._controller
+        return ours and domain.state is DomainState.RUNNING
+
+    def _check_network(self, connection: libvirt.virConnect, name: str) -> None:
+        if name == USER_NETWORK:
+            return
+        try:
+            active = connection.networkLookupByName(name).isActive()
+        except libvirt.libvirtError as error:
+            if not is_code(error, libvirt.VIR_ERR_NO_NETWORK, libvirt.VIR_ERR_NO_SUPPORT):
+                raise
+            raise HypervisorError(
+                HypervisorErrorKind.NOT_FOUND,
+                f"host {self._host} has no network {name}. See virsh net-list --all, or set machine.network to user",
+            ) from error
+        if not active:
+            raise HypervisorError(
+                HypervisorErrorKind.INVALID,
+                f"network {name} on host {self._host} is not active. Start it with: virsh net-start {name}",
+            )

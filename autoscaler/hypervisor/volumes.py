@@ -1,0 +1,191 @@
+"""Golden images, overlays on them, and the file an instance's console is logged to: all volumes of one pool.
+
+The console's log is a volume too, so that it can be deleted through libvirt, also from another machine or as an
+ordinary user, and nothing of an instance stays behind.
+"""
+
+import hashlib
+from xml.etree import ElementTree as ET
+
+import libvirt
+
+from autoscaler.core.errors import HypervisorError, HypervisorErrorKind
+from autoscaler.core.policy import Image
+from autoscaler.core.ports import VolumeRef
+from autoscaler.hypervisor.domain_xml import Files, to_text
+from autoscaler.hypervisor.errors import is_code, kind_of
+
+_DIRECTORY_POOLS = frozenset({"dir", "fs", "netfs"})
+
+
+def check_golden(connection: libvirt.virConnect, image: Image, host: str) -> None:
+    """Raise unless the image's pool is active and keeps files, and the image is a self-contained qcow2."""
+    pool = active_pool(connection, image.pool, host)
+    pool_type = ET.fromstring(pool.XMLDesc()).get("type")  # noqa: S314 - libvirt's own output
+    if pool_type not in _DIRECTORY_POOLS:
+        raise HypervisorError(
+            HypervisorErrorKind.INVALID,
+            f"pool {image.pool} on host {host} is of type {pool_type}: qcow2 overlays need a pool of files "
+            f"({', '.join(sorted(_DIRECTORY_POOLS))})",
+        )
+    description = ET.fromstring(_golden(pool, image, host).XMLDesc())  # noqa: S314 - libvirt's own output
+    found = description.find("./target/format")
+    format_name = found.get("type") if found is not None else None
+    if format_name != "qcow2":
+        raise HypervisorError(
+            HypervisorErrorKind.INVALID,
+            f"image {image.volume} in pool {image.pool} on host {host} is {format_name or 'of unknown format'}, "
+            f"not qcow2. Convert it with: qemu-img convert -O qcow2",
+        )
+    if description.find("./backingStore/path") is not None:
+        raise HypervisorError(
+            HypervisorErrorKind.INVALID,
+            f"image {image.volume} in pool {image.pool} on host {host} is itself an overlay on another file. "
+            f"Make it self-contained with: qemu-img convert -O qcow2",
+        )
+
+
+def digest(connection: libvirt.virConnect, image: Image, host: str) -> str:
+    """Tell one state of the golden image from another, cheaply.
+
+    A SHA-256 over the volume's key, capacity, allocation and time of change, not over its content: enough to see that
+    an image was replaced or written to, not to compare images of two hosts.
+    """
+    volume = _golden(active_pool(connection, image.pool, host), image, host)
+    description = ET.fromstring(volume.XMLDesc())  # noqa: S314 - libvirt's own output
+    parts = (image.pool, *(description.findtext(path, "") for path in _IDENTITY))
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+_IDENTITY = ("key", "capacity", "allocation", "target/timestamps/mtime")
+
+
+def create_overlay(connection: libvirt.virConnect, image: Image, ref: VolumeRef) -> None:
+    """Make the overlay and the empty console log."""
+    pool = active_pool(connection, image.pool, ref.host)
+    golden = _golden(pool, image, ref.host)
+    pool.createXML(overlay_xml(ref.name, golden.info()[1], golden.path()))
+    pool.createXML(_raw_xml(_console_name(ref), 0))
+
+
+def files(connection: libvirt.virConnect, ref: VolumeRef) -> Files:
+    """Give the paths, on the host, of what `create_overlay` made."""
+    pool = active_pool(connection, ref.pool, ref.host)
+    disk = pool.storageVolLookupByName(ref.name)
+    return Files(disk.path(), pool.storageVolLookupByName(_console_name(ref)).path())
+
+
+def delete(connection: libvirt.virConnect, ref: VolumeRef) -> None:
+    """Delete the overlay and the console's log; what is gone already, with its pool even, is no error."""
+    try:
+        pool = connection.storagePoolLookupByName(ref.pool)
+    except libvirt.libvirtError as error:
+        if not is_code(error, libvirt.VIR_ERR_NO_STORAGE_POOL):
+            raise
+        return
+    delete_named(pool, ref.name)
+    delete_named(pool, _console_name(ref))
+    _delete_rotated(pool, f"{_console_name(ref)}.")
+
+
+def delete_named(pool: libvirt.virStoragePool, name: str) -> None:
+    """Delete one volume; one that is gone is no error."""
+    try:
+        pool.storageVolLookupByName(name).delete()
+    except libvirt.libvirtError as error:
+        if not is_code(error, libvirt.VIR_ERR_NO_STORAGE_VOL):
+            raise
+
+
+def create_with_content(connection: libvirt.virConnect, pool: libvirt.virStoragePool, name: str, content: bytes) -> str:
+    """Make a raw volume that holds these bytes, and give its path."""
+    volume = pool.createXML(_raw_xml(name, len(content)))
+    stream = connection.newStream()
+    volume.upload(stream, 0, len(content))
+    sent = 0
+    while sent < len(content):
+        sent += stream.send(content[sent:])
+    stream.finish()
+    return volume.path()
+
+
+def active_pool(connection: libvirt.virConnect, name: str, host: str) -> libvirt.virStoragePool:
+    """Look a pool up. Raises HypervisorError, NOT_FOUND or INVALID, with what to do about it."""
+    try:
+        pool = connection.storagePoolLookupByName(name)
+    except libvirt.libvirtError as error:
+        if not is_code(error, libvirt.VIR_ERR_NO_STORAGE_POOL):
+            raise
+        raise HypervisorError(
+            HypervisorErrorKind.NOT_FOUND,
+            f"host {host} has no storage pool {name}. See virsh pool-list --all, or make it with: "
+            f"virsh pool-define-as {name} dir --target DIRECTORY; virsh pool-build {name}; virsh pool-start {name}",
+        ) from error
+    if not pool.isActive():
+        raise HypervisorError(
+            HypervisorErrorKind.INVALID,
+            f"storage pool {name} on host {host} is not active. Start it with: virsh pool-start {name}",
+        )
+    return pool
+
+
+def refresh(pool: libvirt.virStoragePool) -> None:
+    """Let libvirt look at the pool's directory again, unless volumes are just being made in it."""
+    try:
+        pool.refresh()
+    except libvirt.libvirtError as error:
+        if kind_of(error) is not HypervisorErrorKind.BUSY:
+            raise
+
+
+def overlay_xml(name: str, capacity_bytes: int, backing_path: str) -> str:
+    """Build the volume XML of a qcow2 overlay; libvirt refuses to guess the backing format."""
+    volume = ET.Element("volume")
+    ET.SubElement(volume, "name").text = name
+    ET.SubElement(volume, "capacity", unit="bytes").text = str(capacity_bytes)
+    ET.SubElement(ET.SubElement(volume, "target"), "format", type="qcow2")
+    backing = ET.SubElement(volume, "backingStore")
+    ET.SubElement(backing, "path").text = backing_path
+    ET.SubElement(backing, "format", type="qcow2")
+    return to_text(volume)
+
+
+def _raw_xml(name: str, capacity_bytes: int) -> str:
+    volume = ET.Element("volume")
+    ET.SubElement(volume, "name").text = name
+    ET.SubElement(volume, "capacity", unit="bytes").text = str(capacity_bytes)
+    ET.SubElement(ET.SubElement(volume, "target"), "format", type="raw")
+    return to_text(volume)
+
+
+def _console_name(ref: VolumeRef) -> str:
+    return f"{ref.instance}.console.log"
+
+
+def _delete_rotated(pool: libvirt.virStoragePool, prefix: str) -> None:
+    # virtlogd moves a log that has grown aside, to names the pool learns of by looking again only.
+    if not pool.isActive():
+        return
+    refresh(pool)
+    for volume in pool.listAllVolumes():
+        if volume.name().startswith(prefix):
+            delete_named(pool, volume.name())
+
+
+def _golden(pool: libvirt.virStoragePool, image: Image, host: str) -> libvirt.virStorageVol:
+    try:
+        return pool.storageVolLookupByName(image.volume)
+    except libvirt.libvirtError as error:
+        if not is_code(error, libvirt.VIR_ERR_NO_STORAGE_VOL):
+            raise
+    refresh(pool)
+    try:
+        return pool.storageVolLookupByName(image.volume)
+    except libvirt.libvirtError as error:
+        if not is_code(error, libvirt.VIR_ERR_NO_STORAGE_VOL):
+            raise
+        raise HypervisorError(
+            HypervisorErrorKind.NOT_FOUND,
+            f"host {host} has no golden image {image.volume} in pool {image.pool}. Copy it there, or see what there is "
+            f"with: virsh vol-list {image.pool}",
+        ) from error

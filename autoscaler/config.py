@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
 
+from autoscaler.core.errors import PolicyError, Problem
 from autoscaler.policy.validate import Section, validate
 from autoscaler.policy.values import (
     BrokenRulesError,
@@ -85,6 +86,9 @@ def load(path: Path | None = None) -> Config:
     Raises PolicyError with all problems, also when there is no such file.
     """
     path = path or Path(os.environ.get(ENVIRONMENT_VARIABLE) or DEFAULT_PATH)
+    if not os.path.lexists(path):
+        message = f"there is no configuration; write one, or name another with --config or {ENVIRONMENT_VARIABLE}"
+        raise PolicyError((Problem(str(path), 1, 1, message),))
     folder = path.absolute().parent
     file = validate(read_file(path), ConfigFile, {_FOLDER: folder})
     return Config(
@@ -194,7 +198,7 @@ class ConfigFile(Section):
     @classmethod
     def _some_hosts(cls, value: dict[str, _HostSection]) -> dict[str, _HostSection]:
         if not value:
-            raise WrongValueError("name a host at least, such as {local: {uri: 'qemu:///system'}}")
+            raise WrongValueError("must name at least one host, such as {local: {uri: 'qemu:///system'}}")
         names: dict[str, str] = {}
         errors = []
         for name, host in value.items():

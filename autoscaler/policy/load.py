@@ -43,7 +43,7 @@ def load_files(paths: Iterable[Path], known_hosts: frozenset[str] | None = None)
     policies: list[Policy] = []
     problems: list[Problem] = []
     groups: dict[object, str] = {}
-    for path in paths:
+    for path in dict.fromkeys(paths):
         try:
             document = read_file(path)
             problems += _repeated(document, groups)

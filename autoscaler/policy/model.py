@@ -254,11 +254,13 @@ class PolicyFile(Section):
 
 
 def _twice(scaling: list[TargetTrackingSection]) -> Iterator[WrongValueError]:
-    seen: dict[tuple[str, Across], int] = {}
+    seen: dict[tuple[str, Across, float], int] = {}
     for index, entry in enumerate(scaling):
-        first = seen.setdefault((entry.metric, entry.across), index)
+        first = seen.setdefault((entry.metric, entry.across, entry.over), index)
         if first != index:
-            message = f"{entry.metric} {entry.across} has a target already, in scaling[{first}]"
+            message = (
+                f"{entry.metric} {entry.across} over {write_duration(entry.over)} has a target, in scaling[{first}]"
+            )
             yield WrongValueError(message, ("scaling", index))
 
 

@@ -11,6 +11,8 @@ from difflib import get_close_matches
 from enum import StrEnum
 from typing import TypeVar
 
+from autoscaler.policy.yaml_reader import printable
+
 _DURATION = re.compile(r"(?:([0-9]{1,9})h)?(?:([0-9]{1,9})m(?!s))?(?:([0-9]{1,9})s)?(?:([0-9]{1,9})ms)?")
 _MILLISECONDS = {"h": 3_600_000, "m": 60_000, "s": 1000, "ms": 1}
 _SHARE = re.compile(r"([0-9]{1,4}(?:\.[0-9]{1,30})?)%")
@@ -21,7 +23,6 @@ SIZE_UNITS = {
 }  # fmt: skip
 GROUP_PATTERN = "^[a-z][a-z0-9-]{0,39}$"
 _NAME_LENGTH = 200
-_SHOWN = 40
 
 N = TypeVar("N", int, float)
 E = TypeVar("E", bound=StrEnum)
@@ -53,9 +54,7 @@ def found(value: object) -> str:
         case int() | float():
             return f"the number {value}"
         case str():
-            shown = value if len(value) <= _SHOWN else f"{value[:_SHOWN]}…"
-            # Line breaks and control characters would break the one line a problem has.
-            return f"'{shown}'" if shown.isprintable() else ascii(shown)
+            return f"'{printable(value)}'"
         case list():
             return "a list"
     return "a mapping"
@@ -159,10 +158,10 @@ def read_group(value: object) -> str:
 def read_name(value: object) -> str:
     """Read the name of a host, pool, volume or network."""
     if not isinstance(value, str):
-        quoted = f'; if that is its name, put it in quotes: "{value}"' if isinstance(value, int | float) else ""
+        quoted = "; if that is its name, put it in quotes" if isinstance(value, int | float) else ""
         raise WrongValueError(f"must be a name, not {found(value)}{quoted}")
     if not value or value != value.strip() or value[0] in "-." or "/" in value or not _is_clean(value):
-        rule = "no slash, no control character, no dash, dot or space in front"
+        rule = "no slash or control character, no dash or dot in front, no space at an end"
         raise WrongValueError(f"{found(value)} cannot be a name: {rule}")
     if len(value) > _NAME_LENGTH:
         raise WrongValueError(f"the name is longer than {_NAME_LENGTH} characters")

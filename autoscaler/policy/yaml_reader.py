@@ -17,6 +17,7 @@ from autoscaler.core.errors import PolicyError, Problem
 
 MAX_BYTES = 128 * 1024
 MAX_DEPTH = 20
+_SHOWN = 40
 
 _NULL = re.compile(r"~|null|Null|NULL|")
 _BOOL = re.compile(r"true|True|TRUE|false|False|FALSE")
@@ -24,14 +25,20 @@ _BOOL = re.compile(r"true|True|TRUE|false|False|FALSE")
 _INT = re.compile(r"[-+]?[0-9]{1,30}")
 _OCTAL = re.compile(r"0o[0-7]{1,30}")
 _HEX = re.compile(r"0x[0-9a-fA-F]{1,30}")
-_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]{1,30}|[0-9]{1,30}(\.[0-9]{0,30})?)([eE][-+]?[0-9]{1,3})?")
 _INFINITY = re.compile(r"[-+]?\.(inf|Inf|INF)")
 _NAN = re.compile(r"\.(nan|NaN|NAN)")
 
+_BEYOND_UNICODE = re.compile(r"\\U(?!000[0-9a-fA-F]|0010)[0-9a-fA-F]{8}")
+
+_UNCLOSED = "never closed"
 # What the YAML parser says, and what it means to the one who wrote the file.
 _SYNTAX = (
     ("found character '\\t'", "a tab where spaces are expected; indent with spaces"),
-    ("mapping values are not allowed", "a second ': ' in one line; put text that holds one in quotes"),
+    (
+        "mapping values are not allowed",
+        "a second ': ' in one entry; check the indentation, and put text that holds one in quotes",
+    ),
     ("could not find expected ':'", "a line without ': '; every entry is written KEY: VALUE"),
     ("found unexpected end of stream", "a quote, bracket or brace is opened and never closed"),
     ("found unexpected document separator", "a quote is opened and never closed"),
@@ -115,8 +122,10 @@ def read(content: bytes, file: str) -> Document:
         root = yaml.compose(text, Loader=yaml.SafeLoader) or _nothing()
     except yaml.MarkedYAMLError as error:
         raise PolicyError((_syntax_problem(error, file),)) from error
-    except ValueError as error:  # PyYAML's \U escape of a character that there is not
-        raise PolicyError((Problem(file, 1, 1, f"not YAML: an escape names no character: {error}"),)) from error
+    except (ValueError, OverflowError) as error:  # from chr(), for an escape beyond Unicode
+        beyond = _BEYOND_UNICODE.search(text)
+        line, column = _count(text[: beyond.start()]) if beyond is not None else (1, 1)
+        raise PolicyError((Problem(file, line, column, "not YAML: an escape names no character"),)) from error
     if isinstance(root, yaml.ScalarNode) and _is_null(root):
         return Document(file, {}, root)
     if not isinstance(root, yaml.MappingNode):
@@ -175,14 +184,19 @@ def _unsupported_node(event: yaml.NodeEvent) -> str | None:
     if event.anchor is not None:
         return f"anchors such as &{event.anchor} are not supported; write the value out where it is needed"
     if isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent) and event.tag is not None:
-        return f"tags such as {event.tag} are not supported; put text in quotes and write numbers plainly"
+        tag = printable(event.tag.replace("tag:yaml.org,2002:", "!!"))
+        return f"tags such as {tag} are not supported; put text in quotes and write numbers plainly"
     return None
 
 
 def _syntax_problem(error: yaml.MarkedYAMLError, file: str) -> Problem:
     said = error.problem or error.context or "unreadable"
-    mark = error.problem_mark or error.context_mark
     meaning = next((meaning for words, meaning in _SYNTAX if words in said), said)
+    # What is never closed ends far below; the one to look at is where it was opened.
+    marks = (
+        (error.context_mark, error.problem_mark) if _UNCLOSED in meaning else (error.problem_mark, error.context_mark)
+    )
+    mark = marks[0] or marks[1]
     return _problem(file, mark, f"not YAML: {meaning}")
 
 
@@ -211,12 +225,20 @@ def _bad_keys(node: yaml.Node, file: str) -> Iterator[Problem]:
             yield _problem(file, key.start_mark, _unnamed(key))
         elif key.value in lines:
             first = lines[key.value]
-            yield _problem(file, key.start_mark, f"the key '{key.value}' is given twice, first in line {first}")
+            yield _problem(
+                file, key.start_mark, f"the key '{printable(key.value)}' is given twice, first in line {first}"
+            )
         lines.setdefault(key.value, key.start_mark.line + 1)
 
 
 def _unnamed(key: yaml.ScalarNode) -> str:
     return f'the key {key.value} is no text; put it in quotes: "{key.value}"' if key.value else "a key is missing"
+
+
+def printable(text: str) -> str:
+    """Make text fit into one line of a message: shortened, and without control characters."""
+    shown = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+    return shown if shown.isprintable() else ascii(shown)[1:-1]
 
 
 def key_text(key: yaml.Node) -> str:
@@ -253,8 +275,8 @@ def _child(place: Place, step: int | str) -> Place | None:
     node = place.value
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
-            if key_text(key) == step:
-                return Place(f"{place.path}.{step}" if place.path else str(step), key, value)
+            if isinstance(step, str) and key_text(key) == step:
+                return Place(f"{place.path}.{printable(step)}" if place.path else printable(step), key, value)
     if isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
         return Place(f"{place.path}[{step}]", None, node.value[step])
     return None

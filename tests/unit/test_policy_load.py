@@ -1,0 +1,372 @@
+"""From file to core policy and back."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+from autoscaler import config
+from autoscaler.core.errors import PolicyError
+from autoscaler.core.policy import (
+    Accelerator,
+    Across,
+    Behavior,
+    DirectionLimits,
+    Drain,
+    Image,
+    Machine,
+    Mode,
+    Policy,
+    Ready,
+    Size,
+    TargetTracking,
+)
+from autoscaler.policy.load import load_directory, load_file, load_files, schema, show
+from autoscaler.policy.model import PolicyFile, to_core
+from autoscaler.policy.validate import validate
+from autoscaler.policy.values import read_duration, read_share, read_size, write_duration, write_share, write_size
+from autoscaler.policy.yaml_reader import read
+from tests.unit.test_policy_errors import GOOD, but
+
+ROOT = Path(__file__).parent.parent.parent
+MINIMAL = "version: 1\ngroup: web\nimage: {pool: default, volume: golden.qcow2}\nsize: {min: 2, max: 4}\n"
+
+
+def parse(text: str) -> Policy:
+    return to_core(validate(read(text.encode(errors="surrogatepass"), "policy.yaml"), PolicyFile))
+
+
+def test_everything_arrives() -> None:
+    text = """\
+version: 1
+group: db-2
+hosts: [rack7]
+mode: shadow
+image: {pool: "1", volume: a b.qcow2}
+machine: {vcpus: 3, memory: 1GB, network: user, accelerator: tcg}
+size: {min: 2, max: 9}
+scaling:
+  - {type: target_tracking, metric: guest.cpu, target: 62.5%, across: max, over: 90s}
+  - {type: target_tracking, metric: guest.cpu, target: 50%}
+behavior:
+  tolerance: 5%
+  scale_out: {cooldown: 1m, stabilization: 500ms}
+  scale_in: {cooldown: 1h30m}
+warm_up: 0
+ready: {agent: false, timeout: 1h}
+drain: {deadline: 2m}
+"""
+    assert parse(text) == Policy(
+        group="db-2",
+        hosts=("rack7",),
+        mode=Mode.SHADOW,
+        image=Image("1", "a b.qcow2"),
+        machine=Machine(3, 10**9, "user", Accelerator.TCG),
+        size=Size(2, 9),
+        scaling=(
+            TargetTracking("guest.cpu", 0.625, Across.MAX, 90.0),
+            TargetTracking("guest.cpu", 0.5, Across.AVG, 60.0),
+        ),
+        behavior=Behavior(0.05, DirectionLimits(60.0, 0.5), DirectionLimits(5400.0, 300.0)),
+        warm_up_seconds=0.0,
+        ready=Ready(agent=False, timeout_seconds=3600.0),
+        drain=Drain(120.0),
+    )
+
+
+def test_what_is_left_out_is_as_in_the_core() -> None:
+    assert parse(MINIMAL) == Policy("web", Image("default", "golden.qcow2"), Size(2, 4))
+
+
+def test_none_may_run_where_nothing_scales_by_load() -> None:
+    assert parse(but("min: 2", "min: 0", MINIMAL)).size == Size(0, 4)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("90s", 90),
+        ("5m", 300),
+        ("1h", 3600),
+        ("1h30m", 5400),
+        ("1h1s", 3601),
+        ("500ms", 0.5),
+        ("1m500ms", 60.5),
+        (0, 0),
+        ("0m", 0),
+    ],
+)
+def test_durations(text: object, seconds: float) -> None:
+    assert read_duration(text) == seconds
+    assert read_duration(write_duration(seconds)) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "s", "m5", "5 m", "5M", "1.5h", "5m ", "5min", "1s1s", "-1s", None, True, [], 1])
+def test_wrong_durations(text: object) -> None:
+    with pytest.raises(ValueError, match=r"duration|unit"):
+        read_duration(text)
+
+
+@given(st.integers(0, 10**9 - 1))
+@settings(derandomize=True, deadline=None)
+def test_every_duration_is_written_as_it_is_read(milliseconds: int) -> None:
+    assert read_duration(write_duration(milliseconds / 1000)) == milliseconds / 1000
+
+
+@given(st.decimals(0, 100, places=7))
+@settings(derandomize=True, deadline=None)
+def test_every_share_is_written_as_it_is_read(percent: object) -> None:
+    share = read_share(f"{percent:f}%")
+    assert read_share(write_share(share)) == share
+
+
+@given(st.integers(0, 10**15))
+@settings(derandomize=True, deadline=None)
+def test_every_size_is_written_as_it_is_read(size: int) -> None:
+    assert read_size(write_size(size)) == size
+
+
+_names = st.from_regex(
+    r"[A-Za-z0-9_:~%#é][A-Za-z0-9_:~%#é' +e.-]{0,6}[A-Za-z0-9_:%]", fullmatch=True
+) | st.sampled_from(
+    [
+        "1",
+        "1e5",
+        "0o17",
+        "0x1F",
+        "1:30",
+        "on",
+        "no",
+        "true",
+        "null",
+        "~",
+        "=",
+        "<<",
+        "2024-01-01",
+        "x" * 200,
+        "a b " * 40 + "c",
+    ]
+)
+_seconds = st.integers(1000, 3_600_000).map(lambda milliseconds: milliseconds / 1000)
+_limits = st.builds(DirectionLimits, _seconds, _seconds)
+_trackings = st.lists(
+    st.builds(
+        TargetTracking,
+        st.just("guest.cpu"),
+        st.integers(1, 499).map(lambda n: n / 1000),
+        st.sampled_from(Across),
+        _seconds,
+    ),
+    unique_by=lambda tracking: (tracking.across, tracking.over_seconds),
+    max_size=3,
+).map(tuple)
+_policies = st.builds(
+    Policy,
+    group=st.from_regex(r"[a-z][a-z0-9-]{0,39}", fullmatch=True),
+    image=st.builds(Image, _names, _names),
+    size=st.integers(1, 9).flatmap(lambda low: st.builds(Size, st.just(low), st.integers(low, 1000))),
+    hosts=st.tuples(_names),
+    mode=st.sampled_from(Mode),
+    machine=st.builds(
+        Machine, st.integers(1, 256), st.integers(2**24, 2**42), _names, st.sampled_from(Accelerator)
+    ),
+    scaling=_trackings,
+    behavior=st.builds(Behavior, st.integers(0, 99).map(lambda n: n / 100), _limits, _limits),
+    warm_up_seconds=_seconds,
+    ready=st.builds(Ready, st.booleans(), _seconds),
+    drain=st.builds(Drain, _seconds),
+)  # fmt: skip
+
+
+@given(_policies)
+@settings(derandomize=True, deadline=None)
+def test_what_is_shown_loads_back(policy: Policy) -> None:
+    assert parse(show(policy)) == policy
+
+
+def test_show_writes_every_key() -> None:
+    shown = yaml.safe_load(show(parse(GOOD)))
+    assert set(_leaves(shown)) == set(_documented("## Keys"))
+
+
+_FRAGMENTS = st.sampled_from(
+    ["\t", "\n", " ", ":", ": ", "- ", "[", "]", "{", "}", ",", "#", "&a ", "*a", "!!int ", "'", '"', "\\", "|", ">",
+     "%", "?", "---\n", "...\n", "0", "-", "1e5", "null", "~", "true", "\0", "\x85", "\u2028", "\ufeff", "é",
+     "\ud800", '"\\ud800"', "<<"]
+)  # fmt: skip
+
+
+@st.composite
+def _mutated(draw: st.DrawFn) -> str:
+    text = GOOD
+    for _ in range(draw(st.integers(1, 4))):
+        start = draw(st.integers(0, len(text)))
+        end = min(len(text), start + draw(st.sampled_from([0, 0, 1, 1, 2, 5, 30])))
+        text = text[:start] + draw(_FRAGMENTS | st.just("") | st.text(max_size=3)) + text[end:]
+    return text
+
+
+def _judge(text: str) -> None:
+    """Accept a policy, or problems that stand in one line each, within the file; anything else fails."""
+    try:
+        policy = parse(text)
+    except PolicyError as error:
+        problems = error.problems
+    else:
+        assert parse(show(policy)) == policy
+        return
+    assert problems
+    for problem in problems:
+        assert len(str(problem).splitlines()) == 1
+        assert 1 <= problem.line <= len(text.splitlines()) + 1
+        assert not re.search(r"Input should|Value error|pydantic", problem.message)
+
+
+@given(_mutated())
+@settings(derandomize=True, deadline=None, max_examples=300)
+def test_a_damaged_file_is_a_policy_or_a_policy_error(text: str) -> None:
+    _judge(text)
+
+
+_SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=5)
+    | st.sampled_from(["60%", "5m", "1GiB", "local"])
+)
+_VALUES = st.recursive(
+    _SCALARS,
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=4,
+)
+
+
+def _paths(data: object, path: tuple[int | str, ...] = ()) -> list[tuple[int | str, ...]]:
+    below = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
+    return [path, *(deeper for key, value in below for deeper in _paths(value, (*path, key)))]
+
+
+@given(st.data())
+@settings(derandomize=True, deadline=None, max_examples=150)
+def test_any_value_at_any_key_is_a_policy_or_a_policy_error(data: st.DataObject) -> None:
+    document = read(GOOD.encode(), "policy.yaml").data
+    path = data.draw(st.sampled_from(_paths(document)[1:]))
+    node: object = document
+    for step in path[:-1]:
+        assert isinstance(node, dict | list)
+        node = node[step]  # type: ignore[index] # a list's steps are indices, a mapping's are keys
+    assert isinstance(node, dict | list)
+    node[path[-1]] = data.draw(_VALUES)  # type: ignore[index] # as above
+    _judge(yaml.safe_dump(document, allow_unicode=True))
+
+
+def test_a_folder_is_read_whole_and_sorted_by_group(tmp_path: Path) -> None:
+    for name, group in (
+        ("b.yaml", "alpha"),
+        ("a.yml", "beta"),
+        (".hidden.yaml", "x"),
+        ("c.yaml~", "y"),
+        ("README", "z"),
+    ):
+        (tmp_path / name).write_text(but("group: web", f"group: {group}", MINIMAL))
+    assert [policy.group for policy in load_directory(tmp_path)] == ["alpha", "beta"]
+
+
+def test_an_empty_folder_has_no_policies(tmp_path: Path) -> None:
+    assert load_directory(tmp_path, frozenset({"local"})) == ()
+
+
+def test_a_file_named_twice_is_read_once(tmp_path: Path) -> None:
+    path = tmp_path / "web.yaml"
+    path.write_text(MINIMAL)
+    assert load_files([path, path]) == (load_file(path),)
+
+
+def test_the_group_of_a_wrong_file_counts_too(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(but("version: 1", "version: 2", MINIMAL))
+    (tmp_path / "b.yaml").write_text(MINIMAL)
+    with pytest.raises(PolicyError) as caught:
+        load_directory(tmp_path)
+    assert [(Path(problem.file).name, problem.line) for problem in caught.value.problems] == [
+        ("a.yaml", 1),
+        ("b.yaml", 2),
+    ]
+
+
+def test_hosts_are_checked_only_where_they_are_known(tmp_path: Path) -> None:
+    path = tmp_path / "web.yaml"
+    path.write_text(MINIMAL + "hosts: [rack7]\n")
+    assert load_file(path).host == "rack7"
+    with pytest.raises(PolicyError, match="no host 'rack7'"):
+        load_file(path, frozenset({"local"}))
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "policies").glob("*.yaml")), ids=lambda path: path.name)
+def test_the_policies_that_come_along_are_right(path: Path) -> None:
+    load_file(path, frozenset({"local"}))
+
+
+def test_the_example_shows_every_key() -> None:
+    example = yaml.safe_load((ROOT / "policies" / "web.yaml").read_text())
+    assert set(_leaves(example)) == set(_documented("## Keys"))
+
+
+def _documented(heading: str) -> dict[str, str]:
+    """Give the keys of a table in the reference, with the default as it stands there."""
+    section = (ROOT / "docs" / "policies.md").read_text().split(f"{heading}\n")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| `([\w.\[\]]+)` \| (.+?) \| ", section, re.MULTILINE)
+    keys = dict(rows)
+    # The row of a list itself tells its default; its entries have rows of their own.
+    return {key: default for key, default in keys.items() if f"{key}[].type" not in keys}
+
+
+def _leaves(data: object, path: str = "") -> list[str]:
+    if isinstance(data, dict):
+        return [leaf for key, value in data.items() for leaf in _leaves(value, f"{path}.{key}" if path else key)]
+    if isinstance(data, list) and data and isinstance(data[0], dict):
+        return _leaves(data[0], f"{path}[]")
+    return [path]
+
+
+def _defaults(part: dict[str, object], whole: dict[str, object], path: str = "") -> dict[str, str]:
+    """Give every leaf of a schema, with its default as the reference writes it."""
+    reference = part.get("$ref")
+    if isinstance(reference, str):
+        definitions = whole["$defs"]
+        assert isinstance(definitions, dict)
+        found = {**definitions[reference.removeprefix("#/$defs/")], **part}
+        found.pop("$ref")
+        return _defaults(found, whole, path)
+    items, properties = part.get("items"), part.get("properties")
+    if isinstance(items, dict) and "$ref" in items:
+        return _defaults(items, whole, f"{path}[]")
+    if not isinstance(properties, dict):
+        default = part.get("default")
+        if isinstance(default, list):
+            return {path: f"`[{', '.join(default)}]`"}
+        text = str(default).lower() if isinstance(default, bool) else str(default)
+        return {path: f"`{text}`" if "default" in part else "required"}
+    leaves: dict[str, str] = {}
+    for key, below in properties.items():
+        leaves |= _defaults(below, whole, f"{path}.{key}" if path else key)
+    return leaves
+
+
+def test_the_reference_tells_every_key_and_default() -> None:
+    assert _documented("## Keys") == _defaults(schema(), schema())
+
+
+def test_the_reference_tells_every_key_of_the_configuration() -> None:
+    keys = {key.replace("hosts.NAME.uri", "hosts") for key in _documented("## The configuration")}
+    known = set()
+    for name, field in config.ConfigFile.model_fields.items():
+        section = field.annotation
+        inner = section.model_fields if isinstance(section, type) and issubclass(section, BaseModel) else None
+        known |= {f"{name}.{below}" for below in inner} if inner else {name}
+    assert keys == known

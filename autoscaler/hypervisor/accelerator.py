@@ -27,6 +27,8 @@ DomainType = Literal["kvm", "qemu"]
 
 BOOT_SECONDS = 10.0
 _POLL_SECONDS = 0.1
+# SeaBIOS takes no disk for bootable that is smaller than one cylinder.
+_DISK_BYTES = 1024 * 1024
 
 POWER_OFF = bytes(
     [
@@ -131,7 +133,7 @@ class AcceleratorChoice:
     def _boot(self, platform: Platform, pool: str, code: bytes, seconds: float) -> bool:
         def start(connection: libvirt.virConnect) -> None:
             storage = volumes.active_pool(connection, pool, self._host)
-            path = volumes.create_with_content(connection, storage, self._name, boot_sector(code))
+            path = volumes.create_with_content(connection, storage, self._name, _DISK_BYTES, boot_sector(code))
             connection.defineXML(_probe_xml(self._name, self._uuid, platform, path)).create()
 
         self._connection.call(f"start a guest of type {platform.domain_type} to try it", start, self._write_seconds)

@@ -8,7 +8,8 @@ from autoscaler.core.observation import DomainCounters
 
 GROUPS = libvirt.VIR_DOMAIN_STATS_STATE | libvirt.VIR_DOMAIN_STATS_VCPU
 """The statistics that `guest.cpu` needs; every further group makes each call slower."""
-# A busy or hung domain would stall the call for all; without waiting it merely has fewer fields.
+# A busy domain would stall the call for all; without waiting it merely has fewer fields. The first call after a QEMU
+# began to hang may still be stuck in it; those after that are not.
 _FLAGS = libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_RUNNING | libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT
 _NANOSECONDS = 1e9
 

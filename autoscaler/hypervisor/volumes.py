@@ -97,9 +97,11 @@ def delete_named(pool: libvirt.virStoragePool, name: str) -> None:
             raise
 
 
-def create_with_content(connection: libvirt.virConnect, pool: libvirt.virStoragePool, name: str, content: bytes) -> str:
-    """Make a raw volume that holds these bytes, and give its path."""
-    volume = pool.createXML(_raw_xml(name, len(content)))
+def create_with_content(
+    connection: libvirt.virConnect, pool: libvirt.virStoragePool, name: str, capacity_bytes: int, content: bytes
+) -> str:
+    """Make a raw volume that begins with these bytes, and give its path."""
+    volume = pool.createXML(_raw_xml(name, capacity_bytes))
     stream = connection.newStream()
     volume.upload(stream, 0, len(content))
     sent = 0

@@ -24,6 +24,7 @@ PRIVATE = ("/run", "/etc/libvirt", "/var/lib/libvirt", "/var/cache/libvirt", "/v
 QEMU_CONF = """\
 security_driver = "none"
 cgroup_controllers = []
+namespaces = []
 """
 LIBVIRTD_CONF = """\
 auth_unix_ro = "none"
@@ -48,10 +49,9 @@ class PrivateLibvirtd:
         """Where it answers."""
         return f"qemu:///system?socket={self._seen_from_outside('/run')}/libvirt/libvirt-sock"
 
-    @property
-    def pid(self) -> int:
-        """The process id of its libvirtd."""
-        return self._daemon.pid
+    def qemu_pid(self, domain: str) -> int:
+        """The process id of a running domain's QEMU."""
+        return int((self._seen_from_outside("/run") / "libvirt/qemu" / f"{domain}.pid").read_text())
 
     def running(self) -> bool:
         """Whether its libvirtd runs."""
@@ -158,7 +158,11 @@ def _keep(root: Path) -> None:
         Path(path).mkdir(parents=True, exist_ok=True)
         subprocess.run(["mount", "--bind", root / path.strip("/").replace("/", "-"), path], check=True)
     if Path("/dev/kvm").exists():
-        subprocess.run(["mount", "--bind", "/dev/null", "/dev/kvm"], check=True)
+        # Not /dev/null: whatever QEMU's user may open counts as a usable KVM, and when QEMU then finds none in it,
+        # libvirt asks QEMU for its capabilities anew in every call, half a minute per domain.
+        hidden = root / "no-kvm"
+        hidden.touch(mode=0)
+        subprocess.run(["mount", "--bind", hidden, "/dev/kvm"], check=True)
     # The bridges of this network namespace show in a /sys of its own only.
     subprocess.run(["mount", "-t", "sysfs", "sysfs", "/sys"], check=True)
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)

@@ -31,7 +31,7 @@ from autoscaler.log import configure
 from autoscaler.notify import notify, notify_reloading
 from autoscaler.policy.load import load_directory
 from autoscaler.sampler import Sampler
-from autoscaler.store import Journal, TickRecord
+from autoscaler.store import LEDGER_LOST, Journal, TickRecord
 from autoscaler.ticker import Ticker
 from autoscaler.web.server import WebServer
 from autoscaler.world import World
@@ -93,6 +93,8 @@ class Daemon:
             policies=len(self._policies),
             metrics=f"http://{self._config.listen.host}:{self._config.listen.port}/metrics",
         )
+        if self._journal.recall(LEDGER_LOST):
+            log.warning("the journal was lost; instances are adopted by their metadata, look for overlays without one")
         self._ticker.start()
         try:
             self._serve()
@@ -192,18 +194,27 @@ class Daemon:
         try:
             observation = self._world.observe(at)
             result = step(policies, observation, self._memory)
-            record = TickRecord(observation, policies, result.decisions, result.memory)
-            intents = self._world.apply(record, result.actions)
-            self._prune(at)
+            record = TickRecord(
+                observation, policies, result.decisions, result.memory, duration_seconds=time.monotonic() - began
+            )
+            intents = self._world.commit(record, result.actions)
         except StoreError as error:
-            log.error("tick not committed, nothing was done", error=str(error))  # noqa: TRY400 - an operator's error, not a bug
-            totals = self._snapshot.totals
-            self._snapshot = replace(self._snapshot, totals=replace(totals, tick_failures=totals.tick_failures + 1))
+            self._count_failure("tick not committed, nothing was done", error)
             return
         self._memory = result.memory
+        try:
+            self._world.begin(observation, intents)
+            self._prune(at)
+        except StoreError as error:
+            self._count_failure("tick committed, but the journal cannot be kept in order", error)
         finished = Finished(policies, observation, result, intents)
         self._log_changes(finished)
         self._publish(finished, TickStatus(self._number, at, time.monotonic() - began, lateness_seconds))
+
+    def _count_failure(self, what: str, error: StoreError) -> None:
+        log.error(what, error=str(error))
+        totals = self._snapshot.totals
+        self._snapshot = replace(self._snapshot, totals=replace(totals, tick_failures=totals.tick_failures + 1))
 
     def _publish(self, finished: Finished, tick: TickStatus) -> None:
         totals: Totals = accumulate(self._snapshot.totals, finished)

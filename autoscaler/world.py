@@ -44,25 +44,24 @@ class World:
         seen = self._sampler.observe(at)
         return replace(seen, in_flight=pending.in_flight, outcomes=pending.outcomes, requests=pending.requests)
 
-    def apply(self, record: TickRecord, actions: Sequence[Action]) -> tuple[Intent, ...]:
-        """Commit a step's record with its actions as intents, then begin them; returns without waiting for any.
+    def commit(self, record: TickRecord, actions: Sequence[Action]) -> tuple[Intent, ...]:
+        """Commit a step's record with its actions as intents. Raises StoreError; nothing may be begun then."""
+        return self._journal.commit_tick(record, actions)
+
+    def begin(self, observation: Observation, intents: Sequence[Intent]) -> None:
+        """Begin what was committed; returns without waiting for any of it.
 
         Intents that no worker has are settled, if their host could be listed after they had come to where they are.
-        Raises StoreError when the commit fails; nothing is begun then.
+        Raises StoreError when those cannot be read; the new ones are begun all the same.
         """
-        intents = self._journal.commit_tick(record, actions)
         active = self._workers.active()
-        readable = {
-            host for host, inventory in record.observation.inventory.items() if isinstance(inventory, HostInventory)
-        }
-        before = {(flight.intent.id, flight.state) for flight in record.observation.in_flight}
-        orphans = [
+        self._workers.submit(intents)
+        readable = {host for host, inventory in observation.inventory.items() if isinstance(inventory, HostInventory)}
+        before = {(flight.intent.id, flight.state) for flight in observation.in_flight}
+        self._workers.settle(
             flight
             for flight in self._journal.in_flight()
             if (flight.intent.id, flight.state) in before
             and flight.intent.id not in active
             and flight.intent.action.host in readable
-        ]
-        self._workers.submit(intents)
-        self._workers.settle(orphans)
-        return intents
+        )

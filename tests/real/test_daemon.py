@@ -1,7 +1,6 @@
 """The whole daemon in a process of its own, on real guests and real load."""
 
 import hashlib
-import os
 import re
 import signal
 import socket
@@ -62,7 +61,7 @@ def test_scales_out_and_in_on_real_load(daemon: DaemonProcess, libvirt_uri: str,
         assert {instance.instance for instance in daemon.until_ready(3)} == {i.instance for i in three}
         daemon.until_tick(8)
         burn(libvirt_uri, first.instance, 0.0)
-        held = daemon.until(lambda seen: codes(seen), 30, "a scale-in that is held")
+        held = daemon.until(codes, 30, "a scale-in that is held")
         assert set(codes(held)) & {
             ReasonCode.HELD_BY_STABILIZATION,
             ReasonCode.HELD_BY_COOLDOWN,
@@ -91,7 +90,7 @@ def _journalled(daemon: DaemonProcess) -> int:
 
 def _linked_to_golden(pool: Pool, instances: list[str]) -> None:
     for instance in instances:
-        command = ["qemu-img", "info", "--force-share", pool.path / f"{instance}.qcow2"]
+        command: list[str | Path] = ["qemu-img", "info", "--force-share", pool.path / f"{instance}.qcow2"]
         info = subprocess.run(command, capture_output=True, text=True, check=True).stdout
         assert f"backing file: {pool.golden}" in info
         assert "backing file format: qcow2" in info
@@ -358,5 +357,5 @@ def test_wrong_starts_are_refused(daemon: DaemonProcess, tmp_path: Path, libvirt
     (twice.policies / "second.yaml").write_text((twice.policies / "web.yaml").read_text())
     assert re.search(r"web\.yaml:\d+:\d+: .*second\.yaml|second\.yaml:\d+:\d+: .*web\.yaml", refused(twice))
 
-    assert os.path.exists(daemon.socket)
+    assert daemon.socket.exists()
     assert daemon.run("status").returncode == 0

@@ -65,7 +65,8 @@ class Bench:
 
     def apply(self, *actions: Action) -> None:
         seen = self.seen or self.observe()
-        self._world.apply(TickRecord(seen, (), (), Memory(self.controller, seen.at)), actions)
+        record = TickRecord(seen, (), (), Memory(self.controller, seen.at))
+        self._world.begin(seen, self._world.commit(record, actions))
 
     def until(self, holds: Callable[[Observation], bool], seconds: float = 40.0) -> Observation:
         """Observe until something holds; outcomes stay in the observations until `apply` takes them in."""

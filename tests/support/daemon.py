@@ -9,7 +9,7 @@ import sys
 import time
 import urllib.request
 import xml.etree.ElementTree as ET
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,29 +34,13 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def policy(**changes: Any) -> dict[str, Any]:
-    """A group that reacts within seconds; keyword arguments replace top-level keys."""
-    return {
-        "version": 1,
-        "group": "web",
-        "image": {"pool": "default", "volume": "golden.qcow2"},
-        "machine": {"vcpus": 1, "memory": "192MiB", "network": "user", "accelerator": "tcg"},
-        "size": {"min": 1, "max": 4},
-        "scaling": [{"type": "target_tracking", "metric": "guest.cpu", "target": "35%", "over": "5s"}],
-        "behavior": {"scale_in": {"cooldown": "5s", "stabilization": "5s"}},
-        "warm_up": "0s",
-        "ready": {"agent": True, "timeout": "60s"},
-        "drain": {"deadline": "10s"},
-        **changes,
-    }
-
-
 class DaemonProcess:
     """Start, ask, kill and start again; `close` ends it and says what it logged when a test failed."""
 
-    def __init__(self, directory: Path, uri: str, *policies: Mapping[str, Any], interval: str = "1s") -> None:
+    def __init__(self, directory: Path, uri: str, pool: str, **changes: Any) -> None:
         self.directory = directory
         self.uri = uri
+        self.pool = pool
         self.port = free_port()
         self.config = directory / "config.yaml"
         self.state_dir = directory / "state"
@@ -64,8 +48,7 @@ class DaemonProcess:
         self.log = directory / "daemon.log"
         self.policies = directory / "policies"
         self.policies.mkdir(exist_ok=True)
-        for given in policies or (policy(),):
-            self.write_policy(given)
+        self.write_policy(**changes)
         self.config.write_text(
             yaml.safe_dump(
                 {
@@ -74,16 +57,30 @@ class DaemonProcess:
                     "state_dir": str(self.state_dir),
                     "control_socket": str(self.socket),
                     "listen": f"127.0.0.1:{self.port}",
-                    "interval": interval,
+                    "interval": "1s",
                 }
             )
         )
         self.process: subprocess.Popen[bytes] | None = None
         self.environment: dict[str, str] = {}
 
-    def write_policy(self, given: Mapping[str, Any]) -> Path:
+    def write_policy(self, **changes: Any) -> Path:
+        """Write a policy that reacts within seconds; keyword arguments replace its top-level keys."""
+        given = {
+            "version": 1,
+            "group": "web",
+            "image": {"pool": self.pool, "volume": "golden.qcow2"},
+            "machine": {"vcpus": 1, "memory": "192MiB", "network": "user", "accelerator": "tcg"},
+            "size": {"min": 1, "max": 4},
+            "scaling": [{"type": "target_tracking", "metric": "guest.cpu", "target": "35%", "over": "5s"}],
+            "behavior": {"scale_in": {"cooldown": "5s", "stabilization": "5s"}},
+            "warm_up": "0s",
+            "ready": {"agent": True, "timeout": "60s"},
+            "drain": {"deadline": "10s"},
+            **changes,
+        }
         path = self.policies / f"{given['group']}.yaml"
-        path.write_text(yaml.safe_dump(dict(given)))
+        path.write_text(yaml.safe_dump(given))
         return path
 
     def start(self, *, wait: bool = True) -> "DaemonProcess":
@@ -208,17 +205,6 @@ def domains(uri: str) -> dict[str, bool]:
     connection = libvirt.open(uri)
     try:
         return {domain.name(): bool(domain.isActive()) for domain in connection.listAllDomains()}
-    finally:
-        connection.close()
-
-
-def volumes(uri: str, pool: str = "default") -> set[str]:
-    """Name every volume of a pool, as it is on disk."""
-    connection = libvirt.open(uri)
-    try:
-        storage = connection.storagePoolLookupByName(pool)
-        storage.refresh()
-        return {volume.name() for volume in storage.listAllVolumes()}
     finally:
         connection.close()
 

@@ -8,6 +8,7 @@ import urllib.parse
 import urllib.request
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 from tests.support.daemon import free_port
 
@@ -36,7 +37,7 @@ class Prometheus:
             f"--web.listen-address={self._address}",
         ]
 
-    def __enter__(self) -> "Prometheus":
+    def __enter__(self) -> Self:
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(self._command, stdout=log, stderr=log)
         return self

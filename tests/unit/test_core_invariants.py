@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from hypothesis import settings
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
@@ -153,10 +153,10 @@ class Group(RuleBasedStateMachine):
                 assert at - (scaled_at - moved) >= policy.behavior.scale_in.cooldown_seconds
         window = policy.behavior.scale_in.stabilization_seconds
         recent = [wish.count for wish in after.wishes if wish.at > at - window]
-        assert decision.admitted >= min(max(recent), decision.current)
+        assert decision.admitted >= min(max(recent, default=0), decision.current)
 
 
-Group.TestCase.settings = settings(max_examples=200, stateful_step_count=50, deadline=None, derandomize=True)
+Group.TestCase.settings = settings(max_examples=200, stateful_step_count=50, deadline=None, derandomize=True, phases=(Phase.explicit, Phase.generate))
 TestGroup = Group.TestCase
 
 

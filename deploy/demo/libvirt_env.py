@@ -10,6 +10,7 @@ import json
 import os
 import pwd
 import shutil
+import signal
 import stat
 import subprocess
 import time
@@ -31,6 +32,7 @@ BRIDGE = "virbr-asdemo"
 KVM = Path("/dev/kvm")
 # Nobody's autostarted guest or network may begin to run because a demo started libvirtd.
 AUTOSTART = ("/etc/libvirt/qemu/autostart", "/etc/libvirt/qemu/networks/autostart", "/etc/libvirt/storage/autostart")
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _ANSWER_SECONDS = 30.0
 
 libvirt.registerErrorHandler(lambda *_: None, None)  # errors are raised; libvirt need not print them as well
@@ -56,9 +58,7 @@ def environment() -> Iterator[Environment]:
     try:
         yield prepare()
     finally:
-        left = footprint.load()
-        if left is not None and not left.kept:
-            clear(left)
+        clear_unkept()
 
 
 def prepare() -> Environment:
@@ -78,8 +78,23 @@ def prepare() -> Environment:
     return Environment(planned.uri, planned.pool, Path(planned.pool_path), planned.network or USER_NETWORK)
 
 
+def clear_unkept() -> None:
+    """Take away what is left of a demo, unless it was to be kept."""
+    left = footprint.load()
+    if left is not None and not left.kept:
+        clear(left)
+
+
 def clear(left: Footprint) -> None:
-    """Take everything away that a demo made. What it found, it leaves."""
+    """Take everything away that a demo made. What it found, it leaves. Signals wait until that is done."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        _clear(left)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _clear(left: Footprint) -> None:
     processes.end("daemon", 20)
     if left.made:
         make_answer(left.uri)
@@ -94,6 +109,15 @@ def clear(left: Footprint) -> None:
     if "pool" in left.made and Path(left.pool_path).exists():
         shutil.rmtree(left.pool_path)
     footprint.remove()
+
+
+def refresh(environment: Environment) -> None:
+    """Let libvirt see the files that were copied into the pool."""
+    connection = libvirt.open(environment.uri)
+    try:
+        connection.storagePoolLookupByName(environment.pool).refresh()
+    finally:
+        connection.close()
 
 
 # --- a libvirt that answers -----------------------------------------------------------------------------------------

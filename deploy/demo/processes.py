@@ -28,6 +28,7 @@ def start(part: str, command: Sequence[str | Path], log: Path) -> int:
                 (os.POSIX_SPAWN_DUP2, output, 2),
             ],
             setsid=True,
+            setsigmask=[],  # while the demo clears away, signals wait: they must not for what it starts meanwhile
         )
     finally:
         os.close(output)

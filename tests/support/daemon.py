@@ -116,6 +116,10 @@ class DaemonProcess:
     def text(self) -> str:
         return self.log.read_text(errors="replace") if self.log.exists() else ""
 
+    def lines(self) -> list[dict[str, Any]]:
+        """Give the lines of its log."""
+        return [json.loads(line) for line in self.text().splitlines()]
+
     def run(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
         """Run a command of the CLI against this daemon."""
         group, *rest = arguments

@@ -17,7 +17,7 @@ import structlog
 from autoscaler.core.errors import HypervisorError, HypervisorErrorKind
 from autoscaler.core.policy import Accelerator
 from autoscaler.hypervisor import volumes
-from autoscaler.hypervisor.connection import Connection
+from autoscaler.hypervisor.connection import Connections
 from autoscaler.hypervisor.domain_xml import Platform, to_text
 from autoscaler.hypervisor.errors import is_code, kind_of
 
@@ -58,7 +58,7 @@ class AcceleratorChoice:
 
     def __init__(
         self,
-        connection: Connection,
+        connections: Connections,
         controller: str,
         *,
         recall: Callable[[str], str | None],
@@ -66,8 +66,8 @@ class AcceleratorChoice:
         read_seconds: float,
         write_seconds: float,
     ) -> None:
-        self._connection = connection
-        self._host = connection.host
+        self._connections = connections
+        self._host = connections.host
         self._name = f"autoscaler-probe-{controller}"
         self._uuid = str(uuid.uuid5(uuid.UUID(controller), "accelerator probe"))
         self._recall = recall
@@ -136,10 +136,10 @@ class AcceleratorChoice:
             path = volumes.create_with_content(connection, storage, self._name, _DISK_BYTES, boot_sector(code))
             connection.defineXML(_probe_xml(self._name, self._uuid, platform, path)).create()
 
-        self._connection.call(f"start a guest of type {platform.domain_type} to try it", start, self._write_seconds)
+        self._connections.call(f"start a guest of type {platform.domain_type} to try it", start, self._write_seconds)
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            state, reason = self._connection.call("look at the guest it tries", self._state, self._read_seconds)
+            state, reason = self._connections.call("look at the guest it tries", self._state, self._read_seconds)
             if state == libvirt.VIR_DOMAIN_SHUTOFF:
                 # A QEMU that crashed has stopped as well, for another reason.
                 return reason == libvirt.VIR_DOMAIN_SHUTOFF_SHUTDOWN
@@ -157,7 +157,7 @@ class AcceleratorChoice:
             _remove_domain(connection, self._uuid)
             volumes.delete_named(volumes.active_pool(connection, pool, self._host), self._name)
 
-        self._connection.call("remove the guest it tried", clear, self._write_seconds)
+        self._connections.call("remove the guest it tried", clear, self._write_seconds)
 
     def _demand(self, domain_type: DomainType) -> Platform:
         platform = self._platforms.get(domain_type) or self._advertised(domain_type)
@@ -180,7 +180,7 @@ class AcceleratorChoice:
                 return None
 
         # The first answer may take as long as it takes to start every QEMU binary there is.
-        return self._connection.call(f"tell what {domain_type} guests it can run", ask, self._write_seconds)
+        return self._connections.call(f"tell what {domain_type} guests it can run", ask, self._write_seconds)
 
 
 def parse_capabilities(text: str) -> Platform:

@@ -10,7 +10,7 @@ import libvirt
 import libvirt_qemu
 
 from autoscaler.core.errors import HypervisorError
-from autoscaler.hypervisor.connection import Connection
+from autoscaler.hypervisor.connection import Connections
 from autoscaler.hypervisor.domain_xml import agent_connected
 from autoscaler.hypervisor.errors import is_code
 
@@ -35,8 +35,8 @@ class AgentProber:
     answer changed.
     """
 
-    def __init__(self, connection: Connection, on_answer: Callable[[], None]) -> None:
-        self._connection = connection
+    def __init__(self, connections: Connections, on_answer: Callable[[], None]) -> None:
+        self._connections = connections
         self._on_answer = on_answer
         self._watched: dict[str, _Watched] = {}
         self._lock = threading.Lock()
@@ -63,11 +63,11 @@ class AgentProber:
     def close(self) -> None:
         """Ask no more; a ping under way ends by itself."""
         self._closed.set()
-        self._connection.close()
+        self._connections.close()
 
     def _start(self) -> None:
         for number in range(_WORKERS):
-            name = f"{self._connection.host}: agents {number}"
+            name = f"{self._connections.host}: agents {number}"
             threading.Thread(target=self._run, name=name, daemon=True).start()
 
     def _run(self) -> None:
@@ -101,7 +101,7 @@ class AgentProber:
 
     def _ask(self, uuid: str) -> bool | None:
         try:
-            return self._connection.call(f"ask the agent of {uuid}", lambda it: ping(it, uuid), _CALL_SECONDS)
+            return self._connections.call(f"ask the agent of {uuid}", lambda it: ping(it, uuid), _CALL_SECONDS)
         except HypervisorError:
             # Whether libvirt answers is told by the listing; here it only means that nothing is known of the guest.
             return None

@@ -1,4 +1,4 @@
-"""A connection to one host's libvirt that comes back by itself."""
+"""Connections to one host's libvirt that come back by themselves."""
 
 import threading
 import time
@@ -48,10 +48,13 @@ def _ignore(_context: None, _error: object) -> None:
     """Take an error that is also raised."""
 
 
-class Connection:
-    """Opens on first use and again after it was lost; `on_open` registers what a lost connection took with it.
+class Connections:
+    """Connections to one host, opened when needed and again after they were lost, each lent to one call at a time.
 
-    After a failed attempt to open, calls fail at once until a growing backoff (0.5 s to 8 s) has passed.
+    Calls do not share one: the client library up to libvirt 9 may lose the wake-up of a second call on a connection
+    (until something else arrives, seconds later), and a call that hangs keeps none waiting but itself. `on_open`
+    registers what a lost connection took with it. After a failed attempt to open, calls fail at once until a growing
+    backoff (0.5 s to 8 s) has passed.
     """
 
     def __init__(
@@ -62,7 +65,7 @@ class Connection:
         self._calls = calls
         self._on_open = on_open
         self._lock = threading.Lock()
-        self._open: libvirt.virConnect | None = None
+        self._idle: list[libvirt.virConnect] = []
         self._closed = False
         self._backoff_seconds = _FIRST_BACKOFF_SECONDS
         self._refused: tuple[float, HypervisorError] | None = None
@@ -76,35 +79,39 @@ class Connection:
         return self._calls.run(what, lambda: self._attempt(what, function), seconds)
 
     def close(self) -> None:
-        """Close it for good; a call under way ends by itself."""
+        """Take no more calls and let idle connections go; one that is in use goes when its call ends."""
         with self._lock:
             self._closed = True
-            # Closing is left to the last reference: a call that is stuck on it would make close() wait.
-            self._open = None
+            self._idle.clear()
 
     def _attempt(self, what: str, function: Callable[[libvirt.virConnect], T]) -> T:
-        connection = self._alive(what)
+        connection = self._take() or self._open(what)
         try:
             return function(connection)
         except libvirt.libvirtError as error:
-            translated = translate(self.host, self.uri, what, error)
-            if translated.kind is HypervisorErrorKind.UNREACHABLE:
-                self._forget(connection)
-            raise translated from error
+            raise translate(self.host, self.uri, what, error) from error
+        finally:
+            self._give_back(connection)
 
-    def _alive(self, what: str) -> libvirt.virConnect:
+    def _take(self) -> libvirt.virConnect | None:
         with self._lock:
             if self._closed:
                 raise HypervisorError(HypervisorErrorKind.UNREACHABLE, f"the connection to {self.host} was closed")
-            if self._open is not None and self._open.isAlive():
-                return self._open
-            self._open = None
+            while self._idle:
+                connection = self._idle.pop()
+                if connection.isAlive():
+                    return connection
             if self._refused is not None and time.monotonic() < self._refused[0]:
                 last = self._refused[1]
                 raise HypervisorError(last.kind, str(last), retryable=last.retryable)
-        return self._reopen(what)
+        return None
 
-    def _reopen(self, what: str) -> libvirt.virConnect:
+    def _give_back(self, connection: libvirt.virConnect) -> None:
+        with self._lock:
+            if not self._closed and connection.isAlive():
+                self._idle.append(connection)
+
+    def _open(self, what: str) -> libvirt.virConnect:
         # Without the lock: opening may hang, and others must still run into their own deadline.
         try:
             connection = libvirt.open(self.uri)
@@ -119,19 +126,12 @@ class Connection:
             raise translated from error
         with self._lock:
             self._backoff_seconds, self._refused = _FIRST_BACKOFF_SECONDS, None
-            if not self._closed:
-                self._open = connection
         return connection
 
     def _back_off(self, error: HypervisorError) -> None:
         with self._lock:
             self._refused = (time.monotonic() + self._backoff_seconds, error)
             self._backoff_seconds = min(self._backoff_seconds * 2, _LONGEST_BACKOFF_SECONDS)
-
-    def _forget(self, connection: libvirt.virConnect) -> None:
-        with self._lock:
-            if self._open is connection:
-                self._open = None
 
 
 def _keep_alive(connection: libvirt.virConnect) -> None:

@@ -17,6 +17,7 @@ _BESIDE = (
     | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
 )
 _AGENT_SHUTDOWN_SECONDS = 5
+_GOING = frozenset({libvirt.VIR_DOMAIN_SHUTDOWN, libvirt.VIR_DOMAIN_SHUTOFF})
 
 
 def find(connection: libvirt.virConnect, controller: str, instance: str) -> libvirt.virDomain | None:
@@ -67,8 +68,8 @@ def request_shutdown(domain: libvirt.virDomain) -> None:
     try:
         if not (agent_connected(domain.XMLDesc()) and _asked_agent(domain)):
             domain.shutdownFlags(libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN)
-    except libvirt.libvirtError as error:
-        if not _is_off(domain, error):
+    except libvirt.libvirtError:
+        if _state(domain) not in _GOING:
             raise
 
 
@@ -77,8 +78,8 @@ def destroy(domain: libvirt.virDomain) -> None:
     try:
         if domain.isActive():
             domain.destroy()
-    except libvirt.libvirtError as error:
-        if not _is_off(domain, error):
+    except libvirt.libvirtError:
+        if _state(domain) != libvirt.VIR_DOMAIN_SHUTOFF:
             raise
 
 
@@ -97,21 +98,20 @@ def undefine(domain: libvirt.virDomain) -> None:
 def _asked_agent(domain: libvirt.virDomain) -> bool:
     try:
         libvirt_qemu.qemuAgentCommand(domain, '{"execute":"guest-shutdown"}', _AGENT_SHUTDOWN_SECONDS, 0)
-    except libvirt.libvirtError as error:
+    except libvirt.libvirtError:
         # The agent sends no reply when it obeys: either the guest is off by now, or it is asked the other way, too.
-        return _is_off(domain, error)
+        return _state(domain) in _GOING
     return True
 
 
-def _is_off(domain: libvirt.virDomain, error: libvirt.libvirtError) -> bool:
-    if is_code(error, libvirt.VIR_ERR_NO_DOMAIN):
-        return True
+def _state(domain: libvirt.virDomain) -> int:
+    """Give its state; one that is gone is off."""
     try:
-        return not domain.isActive()
-    except libvirt.libvirtError as second:
-        if not is_code(second, libvirt.VIR_ERR_NO_DOMAIN):
+        return domain.state()[0]
+    except libvirt.libvirtError as error:
+        if not is_code(error, libvirt.VIR_ERR_NO_DOMAIN):
             raise
-        return True
+        return libvirt.VIR_DOMAIN_SHUTOFF
 
 
 def _lookup(by: Callable[[str], libvirt.virDomain], key: str) -> libvirt.virDomain | None:

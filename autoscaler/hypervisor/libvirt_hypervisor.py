@@ -16,7 +16,7 @@ from autoscaler.hypervisor import counters, domains, volumes
 from autoscaler.hypervisor.accelerator import AcceleratorChoice
 from autoscaler.hypervisor.agent import AgentProber
 from autoscaler.hypervisor.calls import Calls
-from autoscaler.hypervisor.connection import Connection
+from autoscaler.hypervisor.connection import Connections
 from autoscaler.hypervisor.domain_xml import domain_xml
 from autoscaler.hypervisor.errors import is_code
 from autoscaler.hypervisor.events import watch_lifecycle
@@ -63,10 +63,10 @@ class LibvirtHypervisor:
         self._stats_groups = stats_groups
         self._read_seconds = read_seconds
         self._write_seconds = write_seconds
-        # What waits for a guest must hold up neither the sampling nor the actions: three lines, three budgets.
-        self._reads = Connection(host, uri, Calls(host), on_open=lambda opened: watch_lifecycle(opened, on_change))
-        self._actions = Connection(host, uri, Calls(host))
-        self._agents = AgentProber(Connection(host, uri, Calls(host)), on_change)
+        # What waits for a guest must hold up neither sampling nor actions: each has its own budget of stuck calls.
+        self._reads = Connections(host, uri, Calls(host), on_open=lambda opened: watch_lifecycle(opened, on_change))
+        self._actions = Connections(host, uri, Calls(host))
+        self._agents = AgentProber(Connections(host, uri, Calls(host)), on_change)
         self._accelerator = AcceleratorChoice(
             self._actions,
             controller,

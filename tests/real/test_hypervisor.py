@@ -176,8 +176,10 @@ def test_making_twice_is_refused(hypervisor: HypervisorFactory, controller: str,
 def test_a_domain_that_is_not_ours_is_never_touched(
     hypervisor: HypervisorFactory, controller: str, pool: Pool, virt: libvirt.virConnect, mark: str
 ) -> None:
-    metadata = f"""<metadata><a:instance xmlns:a='{OWNERSHIP_NAMESPACE}' 
-        controller='11111111-1111-4111-8111-111111111111' group='web' instance='{INSTANCE}' image-digest='' created-at='1.0'/></metadata>"""
+    metadata = (
+        f"<metadata><a:instance xmlns:a='{OWNERSHIP_NAMESPACE}' controller='11111111-1111-4111-8111-111111111111' "
+        f"group='web' instance='{INSTANCE}' image-digest='' created-at='1.0'/></metadata>"
+    )
     foreign = virt.defineXML(
         f"<domain type='qemu'><name>{INSTANCE}</name><memory unit='MiB'>64</memory>"
         f"{metadata if mark == 'other controller' else ''}<os><type>hvm</type></os></domain>"

@@ -8,7 +8,7 @@ import pytest
 from autoscaler.core.policy import Accelerator
 from autoscaler.hypervisor.accelerator import POWER_OFF, AcceleratorChoice
 from autoscaler.hypervisor.calls import Calls
-from autoscaler.hypervisor.connection import Connection
+from autoscaler.hypervisor.connection import Connections
 from tests.real.conftest import GOLDEN, Pool
 
 pytestmark = pytest.mark.real
@@ -26,16 +26,16 @@ def memory() -> dict[str, str]:
 
 @pytest.fixture
 def choice(libvirt_uri: str, controller: str, memory: dict[str, str]) -> Iterator[AcceleratorChoice]:
-    connection = Connection("local", libvirt_uri, Calls("local"))
+    connections = Connections("local", libvirt_uri, Calls("local"))
     yield AcceleratorChoice(
-        connection,
+        connections,
         controller,
         recall=memory.get,
         remember=memory.__setitem__,
         read_seconds=10,
         write_seconds=60,
     )
-    connection.close()
+    connections.close()
 
 
 @pytest.mark.parametrize(("code", "works"), [(POWER_OFF, True), (REBOOT, True), (HANG, False)])

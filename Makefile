@@ -1,8 +1,9 @@
 # Every target works from a fresh clone: what is lacking is installed first.
 PYTHON := .venv/bin/python
 TESTS := $(PYTHON) -m pytest
+LOCK := uv pip compile pyproject.toml --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --upgrade
 
-.PHONY: help demo demo-stop check test test-all format lock clean
+.PHONY: help demo demo-stop setup check test test-all format lock clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -14,7 +15,7 @@ demo:  ## Scale real guests out and in on real load (KEEP=1 leaves it running)
 demo-stop:  ## Stop a demo that was left running
 	$(PYTHON) deploy/demo/run.py --stop
 
-check: .venv/dev.stamp  ## Format, lint, types, walls, unit and property tests; under a minute
+check: setup  ## Format, lint, types, walls, unit and property tests; under a minute
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
 	.venv/bin/mypy
@@ -28,14 +29,18 @@ test: check  ## check, and the main cases on real guests
 test-all: check  ## Every proof there is
 	$(TESTS) tests/real -n 2 -m "real and not serial"
 	$(TESTS) tests/real -m serial
+	deploy/demo/prove
 
-format: .venv/dev.stamp  ## Format the code
+format: setup  ## Format the code
 	.venv/bin/ruff format .
 	.venv/bin/ruff check --fix .
 
-.venv/dev.stamp: requirements-dev.lock pyproject.toml deploy/demo/bootstrap
+setup:  ## Install what checks and tests need
 	deploy/demo/bootstrap dev
-	touch $@
+
+lock: setup  ## Renew the locked requirements from pyproject.toml
+	$(LOCK) --output-file requirements.lock
+	$(LOCK) --group dev --output-file requirements-dev.lock
 
 clean:  ## Remove what was built
 	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -156,7 +156,9 @@ class Group(RuleBasedStateMachine):
         assert decision.admitted >= min(max(recent, default=0), decision.current)
 
 
-Group.TestCase.settings = settings(max_examples=200, stateful_step_count=50, deadline=None, derandomize=True, phases=(Phase.explicit, Phase.generate))
+Group.TestCase.settings = settings(
+    max_examples=200, stateful_step_count=50, deadline=None, derandomize=True, phases=(Phase.explicit, Phase.generate)
+)
 TestGroup = Group.TestCase
 
 

@@ -1,0 +1,36 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from autoscaler.host import load
+from autoscaler.host.load import HostLoad, pressure
+
+
+def test_a_share_needs_two_readings() -> None:
+    host = HostLoad("local")
+    first = host.sample()
+    assert first.cpu_busy_share is None
+    began = os.times().elapsed
+    while os.times().elapsed - began < 0.5:
+        pass
+    second = host.sample()
+    assert second.cpu_busy_share is not None
+    assert 0.5 / second.cpu_count * 0.5 < second.cpu_busy_share <= 1.0
+
+
+def test_figures_are_the_kernels() -> None:
+    sample = HostLoad("local").sample()
+    meminfo = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+    assert sample.memory_total_bytes == int(meminfo["MemTotal"].split()[0]) * 1024
+    assert sample.cpu_count == os.cpu_count()
+    assert sample.load_1m == pytest.approx(os.getloadavg()[0], abs=0.5)
+
+
+def test_pressure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(load, "PRESSURE", tmp_path)
+    (tmp_path / "cpu").write_text(
+        "some avg10=12.50 avg60=1.00 avg300=0.00 total=5\nfull avg10=99.00 avg60=0.00 avg300=0.00 total=0\n"
+    )
+    assert pressure("cpu") == 0.125
+    assert pressure("memory") is None, "what a kernel does not give is missing, not zero"

@@ -210,6 +210,9 @@ def _probe_xml(name: str, domain_uuid: str, platform: Platform, disk_path: str) 
     ET.SubElement(boot, "type", arch=platform.arch, machine=platform.machine).text = "hvm"
     ET.SubElement(boot, "boot", dev="hd")
     ET.SubElement(ET.SubElement(root, "features"), "acpi")
+    if platform.domain_type == "kvm":
+        # The CPU that instances get: a KVM may boot a plain one and refuse this.
+        ET.SubElement(root, "cpu", mode="host-passthrough")
     for event in ("on_poweroff", "on_reboot", "on_crash"):
         ET.SubElement(root, event).text = "destroy"
     devices = ET.SubElement(root, "devices")

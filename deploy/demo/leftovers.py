@@ -49,11 +49,15 @@ def snapshot() -> Facts:
 
 
 def processes() -> dict[str, int]:
-    """Count the processes that a demo starts, by command line. This one and those that started it do not count."""
+    """Count the processes of the kinds that a demo starts, by command line.
+
+    This process and those that started it do not count, nor do those that live in a network namespace of their own,
+    where no demo puts anything.
+    """
     mine = _ancestors(os.getpid())
     found: Counter[str] = Counter()
     for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and int(entry.name) not in mine:
+        if entry.name.isdigit() and int(entry.name) not in mine and not _is_apart(entry):
             words = _command(entry)
             if words and _PROCESSES.search(Path(words[0]).name + " " + " ".join(words[1:3])):
                 found[" ".join(words)] += 1
@@ -114,6 +118,13 @@ def _networks(connection: libvirt.virConnect) -> dict[str, bool]:
             raise
         return {}
     return {network.name(): bool(network.isActive()) for network in networks}
+
+
+def _is_apart(entry: Path) -> bool:
+    try:
+        return (entry / "ns/net").readlink() != Path("/proc/self/ns/net").readlink()
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return False  # gone, or not for us to see
 
 
 def _command(entry: Path) -> list[str]:

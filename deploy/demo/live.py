@@ -26,6 +26,7 @@ _COLOURS = {
 }
 _BAR_CELLS = 40
 _DECISIONS_SHOWN = 8
+_WARNINGS_SHOWN = 3
 _LOAD_EVERY_SECONDS = 10.0
 
 
@@ -34,6 +35,9 @@ class View(Protocol):
 
     def say(self, text: str) -> None:
         """Tell what the demo itself does."""
+
+    def warn(self, at: float, text: str) -> None:
+        """Tell what the daemon found worth a warning."""
 
     def show(self, snapshot: Snapshot, burning: float) -> None:
         """Show the daemon's state, and the load that is being burnt, in vCPUs."""
@@ -63,6 +67,10 @@ class Log:
     def say(self, text: str) -> None:
         """Print one line with the time in front."""
         self._print(time.time(), text)
+
+    def warn(self, at: float, text: str) -> None:
+        """Print a warning of the daemon's."""
+        self._print(at, f"daemon: {text}")
 
     def show(self, snapshot: Snapshot, burning: float) -> None:
         """Print what changed since the snapshot before."""
@@ -96,10 +104,16 @@ class Screen:
         self._snapshot: Snapshot | None = None
         self._burning = 0.0
         self._decisions: deque[Decision] = deque(maxlen=_DECISIONS_SHOWN)
+        self._warnings: deque[str] = deque(maxlen=_WARNINGS_SHOWN)
 
     def say(self, text: str) -> None:
         """Show what the demo does."""
         self._doing = text
+        self._draw()
+
+    def warn(self, at: float, text: str) -> None:
+        """Keep the daemon's warnings in sight."""
+        self._warnings.append(f"{clock(at)}  {text}")
         self._draw()
 
     def show(self, snapshot: Snapshot, burning: float) -> None:
@@ -115,6 +129,7 @@ class Screen:
         parts: list[Text | Table] = [
             Text.assemble(("kvm-autoscaler demo", "bold"), f"   {self._doing}"),
             Text.assemble("metrics  ", (self._address, "underline")),
+            *(Text(f"daemon   {warning}", style="yellow") for warning in self._warnings),
         ]
         group = None if self._snapshot is None else find_group(self._snapshot)
         if group is not None and self._snapshot is not None:

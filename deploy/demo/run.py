@@ -5,6 +5,8 @@ deploy/demo/run.py --stop     # stop a demo that was left running, or clear away
 """
 
 import argparse
+import hashlib
+import json
 import os
 import shutil
 import signal
@@ -54,13 +56,16 @@ class Demo:
         self._console = console
         self._folder = footprint.folder()
         self._socket = self._folder / "control.sock"
+        self._golden = environment.pool_path / "golden.qcow2"
         self.address = f"http://127.0.0.1:{free_port(PORT)}/metrics"
         self.story = Story(time.time())
         self._burning = 0.0
         self._pid = 0
+        self._log_read = 0
 
     def play(self) -> None:
         """Play the whole story. Raises `DemoError` when a part of it did not come about."""
+        self._import_golden()
         self._write_configuration()
         self._start_daemon()
         self._console.print(f"metrics: {self.address}", highlight=False)
@@ -93,9 +98,21 @@ class Demo:
         self._burning = total
         load.burn(total)
 
+    def _pass_on_warnings(self, shown: View) -> None:
+        """Show the daemon's new warnings, and which accelerator it chose: what it says besides is in its log."""
+        with LOG.open() as log:
+            log.seek(self._log_read)
+            # A line that is still being written is left for the next time.
+            while (line := log.readline()).endswith("\n"):
+                self._log_read = log.tell()
+                entry = read_entry(line)
+                if entry["level"] != "info" or "kvm" in entry["event"]:
+                    shown.warn(time.time(), one_line(entry))
+
     def _watch(self, until: Callable[[], bool], otherwise: str, load: Load, shown: View) -> None:
         """Follow the daemon until something has happened. Raises `DemoError` when the time or the daemon ended."""
         while True:
+            self._pass_on_warnings(shown)
             snapshot = self._look()
             if snapshot is not None:
                 group = find_group(snapshot)
@@ -120,12 +137,19 @@ class Demo:
         except AutoscalerError:
             return None
 
+    def check_golden(self) -> None:
+        """Raise `DemoError` unless the image that all guests ran on is what it was."""
+        if sha256(self._golden) != sha256(golden.build(golden.CACHE)):
+            raise DemoError("the golden image changed under the guests")
+        self._console.print(f"golden image unchanged: SHA-256 {sha256(self._golden)}", highlight=False, soft_wrap=True)
+
+    def _import_golden(self) -> None:
+        shutil.copyfile(golden.build(golden.CACHE), self._golden)
+        self._golden.chmod(0o444)
+        libvirt_env.refresh(self._environment)
+
     def _write_configuration(self) -> None:
         environment = self._environment
-        image = golden.build(golden.CACHE)
-        shutil.copyfile(image, environment.pool_path / "golden.qcow2")
-        (environment.pool_path / "golden.qcow2").chmod(0o444)
-        libvirt_env.refresh(environment)
         policies = self._folder / "policies"
         policies.mkdir()
         policy = yaml.safe_load(POLICY.read_text())
@@ -139,6 +163,7 @@ class Demo:
             "control_socket": str(self._socket),
             "listen": self.address.removeprefix("http://").removesuffix("/metrics"),
             "interval": "2s",
+            "log": {"format": "json"},
         }
         (self._folder / "state").mkdir(mode=0o700)
         self.configuration.write_text(yaml.safe_dump(configuration, sort_keys=False))
@@ -167,6 +192,27 @@ def free_port(wanted: int) -> int:
                 continue
             return int(tried.getsockname()[1])
     raise DemoError("no port is free on 127.0.0.1")
+
+
+def read_entry(line: str) -> dict[str, str]:
+    """Read one line of the daemon's log; one that is no JSON, as of a crash, comes back as a warning."""
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        entry = None
+    return entry if isinstance(entry, dict) else {"level": "warning", "event": line.rstrip()}
+
+
+def one_line(entry: dict[str, str]) -> str:
+    """Say a log entry in one line; the log has all of it."""
+    text = " ".join(": ".join(entry[key] for key in ("event", "error") if key in entry).split())
+    return text if len(text) <= 200 else f"{text[:199]}…"
+
+
+def sha256(path: Path) -> str:
+    """Compute a file's SHA-256."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def tail(log: Path, lines: int = 15) -> str:
@@ -199,11 +245,12 @@ def run(console: Console, *, keep: bool) -> int:
             demo.play()
         finally:
             print_summary(demo.story, console)
+        demo.check_golden()
         if keep:
             keep_running(demo, environment, console)
             return 0
         console.print("stopping the daemon and removing what the demo made", highlight=False)
-    console.print("done: scaled out and in, and nothing is left", highlight=False)
+    console.print("done: scaled out and in, and what the demo made is gone", highlight=False)
     return 0
 
 
@@ -232,7 +279,7 @@ def stop(console: Console) -> int:
         console.print("no demo is running", highlight=False)
         return 0
     libvirt_env.clear(left)
-    console.print("the demo is stopped, and nothing is left", highlight=False)
+    console.print("the demo is stopped, and what it made is gone", highlight=False)
     return 0
 
 

@@ -1,6 +1,5 @@
 """What the demo saw happen, in order: from the daemon's snapshots to the lines and the summary people read."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from autoscaler.core.decision import Decision, ReasonCode
@@ -117,11 +116,11 @@ def explain(decision: Decision) -> str:
 
 
 def is_news(decision: Decision, before: Decision | None) -> bool:
-    """Whether a decision says something else than the one before, other than by its figures."""
-    return before is None or _gist(decision) != _gist(before)
+    """Whether a decision changes the count, or has other reasons than the one before; newer figures are no news."""
+    if before is None or decision.admitted != decision.current:
+        return before is None or decision.at != before.at
+    return _codes(decision) != _codes(before)
 
 
-def _gist(decision: Decision) -> tuple[bool, list[str]]:
-    reasons: Iterable[ReasonCode] = [wish.reason.code for wish in decision.recommendations]
-    codes = [*reasons, *(reason.code for reason in decision.reasons)]
-    return decision.admitted != decision.current, [str(code) for code in codes]
+def _codes(decision: Decision) -> list[ReasonCode]:
+    return [wish.reason.code for wish in decision.recommendations] + [reason.code for reason in decision.reasons]

@@ -30,7 +30,7 @@ class Files:
     """Where, on the host, an instance's disk is and its console is logged."""
 
     disk: str
-    console_log: str
+    console_log: str | None
 
 
 def domain_uuid(controller: str, instance: str) -> str:
@@ -44,14 +44,14 @@ def mac_address(domain: str) -> str:
     return ":".join(["52", "54", "00", *(f"{byte:02x}" for byte in low)])
 
 
-def domain_xml(clone: Clone, ownership: Ownership, platform: Platform, files: Files) -> str:
-    """Build the whole definition of an instance's domain."""
+def domain_xml(clone: Clone, identity: str, ownership: Ownership | None, platform: Platform, files: Files) -> str:
+    """Build the whole definition of a domain; `identity` is its UUID, and without ownership it is no instance."""
     machine = clone.machine
-    identity = domain_uuid(ownership.controller, clone.instance)
     root = ET.Element("domain", type=platform.domain_type)
     _text(root, "name", clone.instance)
     _text(root, "uuid", identity)
-    ET.SubElement(root, "metadata").append(ownership_element(ownership))
+    if ownership is not None:
+        ET.SubElement(root, "metadata").append(ownership_element(ownership))
     _text(root, "memory", str(machine.memory_bytes // 1024), unit="KiB")
     _text(root, "vcpu", str(machine.vcpus))
     boot = ET.SubElement(root, "os")
@@ -142,9 +142,10 @@ def _interface(devices: ET.Element, network: str, mac: str) -> None:
     ET.SubElement(interface, "model", type="virtio")
 
 
-def _console(devices: ET.Element, log: str) -> None:
+def _console(devices: ET.Element, log: str | None) -> None:
     serial = ET.SubElement(devices, "serial", type="pty")
-    ET.SubElement(serial, "log", file=log, append="off")
+    if log is not None:
+        ET.SubElement(serial, "log", file=log, append="off")
     ET.SubElement(serial, "target", port="0")
 
 

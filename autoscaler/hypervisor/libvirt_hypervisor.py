@@ -17,7 +17,7 @@ from autoscaler.hypervisor.accelerator import AcceleratorChoice
 from autoscaler.hypervisor.agent import AgentProber
 from autoscaler.hypervisor.calls import Calls
 from autoscaler.hypervisor.connection import Connections
-from autoscaler.hypervisor.domain_xml import domain_xml
+from autoscaler.hypervisor.domain_xml import domain_uuid, domain_xml
 from autoscaler.hypervisor.errors import is_code
 from autoscaler.hypervisor.events import watch_lifecycle
 from autoscaler.hypervisor.inventory import list_domains
@@ -113,7 +113,7 @@ class LibvirtHypervisor:
     def validate(self, clone: Clone) -> None:
         """Raise unless pool, golden image (qcow2), network, accelerator and name allow this clone.
 
-        Changes nothing, but that the first clone with `accelerator: auto` tries KVM with a guest of its own.
+        Changes nothing, but that the first clone with `accelerator: auto` tries KVM with a guest that is thrown away.
         """
 
         def check(connection: libvirt.virConnect) -> None:
@@ -122,7 +122,7 @@ class LibvirtHypervisor:
             domains.refuse_taken_name(connection, self._host, self._controller, clone.instance)
 
         self._read(f"check what {clone.instance} needs", check)
-        self._accelerator.platform(clone.machine.accelerator, clone.image.pool)
+        self._accelerator.platform(clone)
 
     def image_digest(self, clone: Clone) -> str:
         """Identify the golden image as it is now, by its volume's key, sizes and time of change, not its content."""
@@ -139,11 +139,12 @@ class LibvirtHypervisor:
 
     def define(self, clone: Clone, volume: VolumeRef, ownership: Ownership) -> None:
         """Define the instance's domain with its ownership element; raises EXISTS when name or UUID are taken."""
-        platform = self._accelerator.platform(clone.machine.accelerator, clone.image.pool)
+        platform = self._accelerator.platform(clone)
 
         def define(connection: libvirt.virConnect) -> None:
             domains.refuse_taken_name(connection, self._host, self._controller, clone.instance)
-            xml = domain_xml(clone, ownership, platform, volumes.files(connection, volume))
+            identity = domain_uuid(self._controller, clone.instance)
+            xml = domain_xml(clone, identity, ownership, platform, volumes.files(connection, volume))
             connection.defineXMLFlags(xml, libvirt.VIR_DOMAIN_DEFINE_VALIDATE)
 
         self._write(f"define domain {clone.instance}", define)

@@ -62,10 +62,15 @@ _IDENTITY = ("key", "capacity", "allocation", "target/timestamps/mtime")
 
 def create_overlay(connection: libvirt.virConnect, image: Image, ref: VolumeRef) -> None:
     """Make the overlay and the empty console log."""
-    pool = active_pool(connection, image.pool, ref.host)
-    golden = _golden(pool, image, ref.host)
-    pool.createXML(overlay_xml(ref.name, golden.info()[1], golden.path()))
-    pool.createXML(_raw_xml(_console_name(ref), 0))
+    clone_image(connection, image, ref.name, ref.host)
+    active_pool(connection, ref.pool, ref.host).createXML(_raw_xml(_console_name(ref)))
+
+
+def clone_image(connection: libvirt.virConnect, image: Image, name: str, host: str) -> str:
+    """Make an overlay on the golden image, in the same pool, and give its path."""
+    pool = active_pool(connection, image.pool, host)
+    golden = _golden(pool, image, host)
+    return pool.createXML(overlay_xml(name, golden.info()[1], golden.path())).path()
 
 
 def files(connection: libvirt.virConnect, ref: VolumeRef) -> Files:
@@ -95,20 +100,6 @@ def delete_named(pool: libvirt.virStoragePool, name: str) -> None:
     except libvirt.libvirtError as error:
         if not is_code(error, libvirt.VIR_ERR_NO_STORAGE_VOL):
             raise
-
-
-def create_with_content(
-    connection: libvirt.virConnect, pool: libvirt.virStoragePool, name: str, capacity_bytes: int, content: bytes
-) -> str:
-    """Make a raw volume that begins with these bytes, and give its path."""
-    volume = pool.createXML(_raw_xml(name, capacity_bytes))
-    stream = connection.newStream()
-    volume.upload(stream, 0, len(content))
-    sent = 0
-    while sent < len(content):
-        sent += stream.send(content[sent:])
-    stream.finish()
-    return volume.path()
 
 
 def active_pool(connection: libvirt.virConnect, name: str, host: str) -> libvirt.virStoragePool:
@@ -152,10 +143,11 @@ def overlay_xml(name: str, capacity_bytes: int, backing_path: str) -> str:
     return to_text(volume)
 
 
-def _raw_xml(name: str, capacity_bytes: int) -> str:
+def _raw_xml(name: str) -> str:
+    """Build the volume XML of an empty file."""
     volume = ET.Element("volume")
     ET.SubElement(volume, "name").text = name
-    ET.SubElement(volume, "capacity", unit="bytes").text = str(capacity_bytes)
+    ET.SubElement(volume, "capacity", unit="bytes").text = "0"
     ET.SubElement(ET.SubElement(volume, "target"), "format", type="raw")
     return to_text(volume)
 

@@ -1,22 +1,22 @@
 """The guest that is booted to try an accelerator, under emulation, where its outcome is known."""
 
+import subprocess
+import threading
 from collections.abc import Iterator
+from dataclasses import replace
 
 import libvirt
 import pytest
 
-from autoscaler.core.policy import Accelerator
-from autoscaler.hypervisor.accelerator import POWER_OFF, AcceleratorChoice
+from autoscaler.core.policy import Accelerator, Image
+from autoscaler.hypervisor.accelerator import AcceleratorChoice
 from autoscaler.hypervisor.calls import Calls
 from autoscaler.hypervisor.connection import Connections
 from tests.real.conftest import GOLDEN, Pool
+from tests.real.test_hypervisor import clone_in
+from tests.support.private_libvirtd import wait_until
 
 pytestmark = pytest.mark.real
-
-HANG = bytes([0xFA, 0xF4, 0xEB, 0xFD])
-"""cli; hlt; and again."""
-REBOOT = POWER_OFF[POWER_OFF.index(0xB0) :]
-"""Without the power-off: only the fallback."""
 
 
 @pytest.fixture
@@ -38,33 +38,51 @@ def choice(libvirt_uri: str, controller: str, memory: dict[str, str]) -> Iterato
     connections.close()
 
 
-@pytest.mark.parametrize(("code", "works"), [(POWER_OFF, True), (REBOOT, True), (HANG, False)])
-def test_the_probe_tells_a_guest_that_boots_from_one_that_hangs(
-    choice: AcceleratorChoice, pool: Pool, virt: libvirt.virConnect, code: bytes, works: bool
+def test_a_guest_whose_kernel_comes_up_proves_it_and_what_an_earlier_probe_left_goes(
+    choice: AcceleratorChoice, pool: Pool, virt: libvirt.virConnect
 ) -> None:
-    assert choice.boots("qemu", pool.name, code, 10 if works else 3) is works
-    assert virt.listAllDomains() == []
-    assert pool.files() == {GOLDEN}
-
-
-def test_what_an_earlier_probe_left_is_cleared(choice: AcceleratorChoice, pool: Pool, virt: libvirt.virConnect) -> None:
     (pool.path / choice._name).touch()
     virt.storagePoolLookupByName(pool.name).refresh()
-    virt.defineXML(
+    virt.createXML(
         f"<domain type='qemu'><name>{choice._name}</name><uuid>{choice._uuid}</uuid><memory unit='MiB'>64</memory>"
         "<os><type>hvm</type></os></domain>"
-    ).create()
-    assert choice.boots("qemu", pool.name)
+    )
+    assert choice.boots("qemu", clone_in(pool), 40)
     assert virt.listAllDomains() == []
     assert pool.files() == {GOLDEN}
+
+
+def test_a_guest_that_hangs_proves_nothing_and_is_removed(
+    choice: AcceleratorChoice, pool: Pool, virt: libvirt.virConnect
+) -> None:
+    blank = pool.path / "blank.qcow2"
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", blank, "1M"], check=True)
+    clone = replace(clone_in(pool), image=Image(pool.name, blank.name))
+    assert not choice.boots("qemu", clone, 2)
+    assert virt.listAllDomains() == []
+    assert pool.files() == {GOLDEN, blank.name}
+
+
+def test_a_guest_that_is_given_up_is_not_waited_for(
+    choice: AcceleratorChoice, pool: Pool, virt: libvirt.virConnect
+) -> None:
+    outcome: list[bool] = []
+    probe = threading.Thread(target=lambda: outcome.append(choice.boots("qemu", clone_in(pool), 50)), daemon=True)
+    probe.start()
+    wait_until(lambda: [it for it in virt.listAllDomains() if it.isActive()], 20, "the probe's guest runs")
+    virt.lookupByName(choice._name).suspend()
+    probe.join(20)
+    assert outcome == [False]
 
 
 def test_auto_is_emulation_where_no_kvm_is_offered(
     choice: AcceleratorChoice, pool: Pool, memory: dict[str, str]
 ) -> None:
     memory["accelerator.local"] = "kvm"
-    platform = choice.platform(Accelerator.AUTO, pool.name)
+    emulated = clone_in(pool)
+    auto = replace(emulated, machine=replace(emulated.machine, accelerator=Accelerator.AUTO))
+    platform = choice.platform(auto)
     assert platform.domain_type == "qemu"
-    assert platform == choice.platform(Accelerator.TCG, pool.name)
+    assert platform == choice.platform(emulated)
     assert platform.emulator.startswith("/")
     assert memory == {"accelerator.local": "kvm"}, "a KVM that is away for now is not forgotten"

@@ -15,7 +15,7 @@ from autoscaler.core.errors import HypervisorError, HypervisorErrorKind
 from autoscaler.core.observation import Ownership
 from autoscaler.core.policy import Image, Machine
 from autoscaler.hypervisor import is_local
-from autoscaler.hypervisor.accelerator import POWER_OFF, boot_sector, parse_capabilities
+from autoscaler.hypervisor.accelerator import parse_capabilities
 from autoscaler.hypervisor.calls import Calls
 from autoscaler.hypervisor.counters import counters
 from autoscaler.hypervisor.domain_xml import (
@@ -43,7 +43,7 @@ def xml_of(network: str, domain_type: str, vcpus: int) -> str:
     machine = Machine(vcpus=vcpus, memory_bytes=192 * MIB, network=network)
     clone = Clone("web", "local", "web-1", Image("default", "golden.qcow2"), machine)
     platform = Platform(domain_type, "x86_64", "pc-i440fx-7.2", "/usr/bin/qemu-system-x86_64")
-    return domain_xml(clone, OWNERSHIP, platform, FILES) + "\n"
+    return domain_xml(clone, domain_uuid(CONTROLLER, "web-1"), OWNERSHIP, platform, FILES) + "\n"
 
 
 @pytest.mark.parametrize(
@@ -80,12 +80,6 @@ def test_agent_channel_state_is_read(state: str, connected: bool) -> None:
     channel = f"<channel><target type='virtio' name='org.qemu.guest_agent.0' state='{state}'/></channel>"
     assert agent_connected(f"<domain><devices>{channel}</devices></domain>") is connected
     assert agent_connected("<domain><devices/></domain>") is None
-
-
-def test_boot_sector_is_one_a_firmware_boots() -> None:
-    sector = boot_sector(POWER_OFF)
-    assert len(sector) == 512
-    assert sector[510:] == b"\x55\xaa"
 
 
 def test_platform_is_read_from_capabilities() -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import structlog
 
 from autoscaler.core.action import Clone, Failure, InFlight, Intent, IntentState, Remove
-from autoscaler.core.errors import HypervisorError, HypervisorErrorKind
+from autoscaler.core.errors import HypervisorError, HypervisorErrorKind, StoreError
 from autoscaler.core.observation import Ownership
 from autoscaler.core.ports import Hypervisor, VolumeRef
 from autoscaler.store import Journal
@@ -302,6 +302,9 @@ class Executor:
             job = self._queues[host].get()
             try:
                 job()
+            except StoreError as error:
+                # Nothing acts that was not noted before. The intent stays open, and a later tick settles it.
+                log.error("action left where it is: the journal cannot be written", error=str(error))  # noqa: TRY400
             except BaseException as error:  # noqa: BLE001 - a bug ends the daemon, from its main thread
                 self._on_bug(error)
                 return

@@ -1,18 +1,19 @@
 """Every step of clone and removal, failing and interrupted, on the simulated world."""
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from autoscaler.core.action import Clone, Intent, IntentState, Remove
-from autoscaler.core.errors import HypervisorError, HypervisorErrorKind
+from autoscaler.core.errors import HypervisorError, HypervisorErrorKind, StoreError
 from autoscaler.core.memory import Memory
 from autoscaler.core.observation import Observation
 from autoscaler.core.policy import Image, Machine
 from autoscaler.core.ports import VolumeRef
-from autoscaler.executor import StoppingError, Time, Work, carry_out, settle
+from autoscaler.executor import Executor, StoppingError, Time, Work, carry_out, settle
 from autoscaler.simulate.host import Clock, SimulatedHost
 from autoscaler.store import Journal, TickRecord
 
@@ -27,9 +28,9 @@ class DeathError(BaseException):
 
 
 class Interposed:
-    """A host whose one method raises instead of, or after, doing what it does; once."""
+    """A host, or journal, whose one method raises instead of, or after, doing what it does; once."""
 
-    def __init__(self, host: SimulatedHost, method: str, error: BaseException, *, after: bool) -> None:
+    def __init__(self, host: object, method: str, error: BaseException, *, after: bool) -> None:
         self._host, self._method, self._error, self._after = host, method, error, after
 
     def __getattr__(self, name: str) -> Any:
@@ -186,6 +187,28 @@ def test_a_foreign_volume_of_the_same_name_is_left_alone(rig: Rig) -> None:
     (outcome,) = rig.journal.outcomes()
     assert outcome.state is IntentState.FAILED
     assert rig.left() == (None, {("default", "web-1.qcow2")}, ())
+
+
+def test_an_action_whose_journal_fails_is_settled_later(rig: Rig) -> None:
+    """Workers in threads: the journal fails in the middle of a clone, and nothing ends but the attempt."""
+    intent, bugs = rig.intend(CLONE), list[BaseException]()
+    ended = threading.Event()
+    journal = Interposed(rig.journal, "end_step", StoreError("disk full, as told"), after=False)
+    executor = Executor(
+        {"local": rig.host},
+        cast("Journal", journal),
+        now=rig.clock.now,
+        workers_per_host=1,
+        on_end=ended.set,
+        on_bug=bugs.append,
+    )
+    executor.submit([intent])
+    assert ended.wait(10)
+    assert executor.stop(10)
+    assert not bugs
+    assert [flight.state for flight in rig.journal.in_flight()] == [IntentState.OPEN]
+    rig.settle()
+    assert rig.left() == NOTHING
 
 
 def test_stopping_leaves_a_removal_for_the_next_start(rig: Rig) -> None:

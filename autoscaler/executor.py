@@ -15,7 +15,7 @@ import structlog
 from autoscaler.core.action import Clone, Failure, InFlight, Intent, IntentState, Remove
 from autoscaler.core.errors import HypervisorError, HypervisorErrorKind, StoreError
 from autoscaler.core.observation import Ownership
-from autoscaler.core.ports import Hypervisor, VolumeRef
+from autoscaler.core.ports import Hypervisor, VolumeRef, overlay_name
 from autoscaler.store import Journal
 
 log = structlog.get_logger(__name__)
@@ -61,7 +61,7 @@ class Work:
     def volume(self) -> VolumeRef:
         """The overlay a clone makes."""
         clone = self.clone
-        return VolumeRef(clone.host, clone.image.pool, f"{clone.instance}.qcow2", clone.instance)
+        return VolumeRef(clone.host, clone.image.pool, overlay_name(clone.instance), clone.instance)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +129,12 @@ def _destroy(work: Work) -> None:
     work.hypervisor.destroy(work.intent.action.instance)
 
 
+def _note_overlays(work: Work) -> None:
+    """Put what the domain still refers to into a ledger that may have been lost."""
+    for volume in work.hypervisor.overlays(work.remove.instance):
+        work.journal.add_volume(volume, work.time.now())
+
+
 def _undefine(work: Work) -> None:
     work.hypervisor.undefine(work.intent.action.instance)
 
@@ -142,6 +148,7 @@ CLONE_STEPS = (
 REMOVE_STEPS = (
     Step("shutdown", _shut_down),
     Step("destroy", _destroy),
+    Step("note_overlays", _note_overlays),
     Step("undefine", _undefine),
     Step("delete_volumes", _delete_volumes),
 )

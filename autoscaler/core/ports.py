@@ -18,6 +18,11 @@ class VolumeRef:
     instance: str
 
 
+def overlay_name(instance: str) -> str:
+    """Name the overlay of an instance."""
+    return f"{instance}.qcow2"
+
+
 class Hypervisor(Protocol):
     """One host. Every method raises `HypervisorError`; none blocks longer than its own deadline.
 
@@ -72,6 +77,10 @@ class Hypervisor(Protocol):
 
     def undefine(self, instance: str) -> None:
         """Remove the domain's definition and what libvirt keeps beside it; a domain that is gone is no error."""
+        ...
+
+    def overlays(self, instance: str) -> tuple[VolumeRef, ...]:
+        """Give the instance's own overlay, if its domain still refers to it; never a disk that was added by hand."""
         ...
 
     def delete_volume(self, volume: VolumeRef) -> None:

@@ -184,6 +184,15 @@ class LibvirtHypervisor:
         """Remove the domain's definition and what libvirt keeps beside it; a domain that is gone is no error."""
         self._to_ours(instance, f"undefine domain {instance}", domains.undefine)
 
+    def overlays(self, instance: str) -> tuple[VolumeRef, ...]:
+        """Give the instance's own overlay, if its domain still refers to it; never a disk that was added by hand."""
+
+        def volumes_of(connection: libvirt.virConnect) -> tuple[VolumeRef, ...]:
+            domain = domains.find(connection, self._controller, instance)
+            return () if domain is None else volumes.of_domain(connection, domain, self._host, instance)
+
+        return self._read(f"look at the disks of domain {instance}", volumes_of)
+
     def delete_volume(self, volume: VolumeRef) -> None:
         """Delete the overlay and the console's log; what is gone is no error."""
         self._write(f"delete volume {volume.name} in pool {volume.pool}", lambda it: volumes.delete(it, volume))

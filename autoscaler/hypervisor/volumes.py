@@ -11,7 +11,7 @@ import libvirt
 
 from autoscaler.core.errors import HypervisorError, HypervisorErrorKind
 from autoscaler.core.policy import Image
-from autoscaler.core.ports import VolumeRef
+from autoscaler.core.ports import VolumeRef, overlay_name
 from autoscaler.hypervisor.domain_xml import Files, to_text
 from autoscaler.hypervisor.errors import is_code, kind_of
 
@@ -78,6 +78,25 @@ def files(connection: libvirt.virConnect, ref: VolumeRef) -> Files:
     pool = active_pool(connection, ref.pool, ref.host)
     disk = pool.storageVolLookupByName(ref.name)
     return Files(disk.path(), pool.storageVolLookupByName(_console_name(ref)).path())
+
+
+def of_domain(
+    connection: libvirt.virConnect, domain: libvirt.virDomain, host: str, instance: str
+) -> tuple[VolumeRef, ...]:
+    """Find the volumes among the domain's disks that bear the name of the instance's overlay."""
+    description = ET.fromstring(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))  # noqa: S314 - libvirt's own output
+    found = []
+    for source in description.iterfind("./devices/disk/source[@file]"):
+        try:
+            volume = connection.storageVolLookupByPath(source.get("file", ""))
+            pool = volume.storagePoolLookupByVolume()
+        except libvirt.libvirtError as error:
+            if not is_code(error, libvirt.VIR_ERR_NO_STORAGE_VOL):
+                raise
+            continue
+        if volume.name() == overlay_name(instance):
+            found.append(VolumeRef(host, pool.name(), volume.name(), instance))
+    return tuple(found)
 
 
 def delete(connection: libvirt.virConnect, ref: VolumeRef) -> None:

@@ -39,7 +39,7 @@ class Guest:
 @dataclass(slots=True)
 class _Machine:
     domain: Domain
-    volume: str
+    volume: VolumeRef
     vcpus: int
     started_at: float | None = None
     off_at: float | None = None
@@ -88,7 +88,9 @@ class SimulatedHost:
         """Put a running domain here that is not this controller's."""
         uuid = _uuid(name, "foreign")
         domain = Domain(self._host, uuid, name, DomainState.RUNNING, ownership)
-        self._machines[name] = _Machine(domain, f"{name}.img", 1, self._clock.now())
+        self._machines[name] = _Machine(
+            domain, VolumeRef(self._host, "default", f"{name}.img", name), 1, self._clock.now()
+        )
 
     def set_state(self, instance: str, state: DomainState) -> None:
         """Do to an instance what an operator or a crash would."""
@@ -141,7 +143,7 @@ class SimulatedHost:
         self._refuse_taken(clone.instance)
         uuid = _uuid(clone.instance, self._controller)
         domain = Domain(self._host, uuid, clone.instance, DomainState.SHUTOFF, ownership)
-        self._machines[clone.instance] = _Machine(domain, volume.name, clone.machine.vcpus)
+        self._machines[clone.instance] = _Machine(domain, volume, clone.machine.vcpus)
 
     def start(self, instance: str) -> None:
         """Start the domain; it answers after the guest's boot time."""
@@ -181,6 +183,12 @@ class SimulatedHost:
         self.fault("undefine")
         if self._ours(instance) is not None:
             del self._machines[instance]
+
+    def overlays(self, instance: str) -> tuple[VolumeRef, ...]:
+        """Give the overlay the domain was defined with."""
+        self.fault("overlays")
+        machine = self._ours(instance)
+        return () if machine is None else (machine.volume,)
 
     def delete_volume(self, volume: VolumeRef) -> None:
         """Forget the volume."""

@@ -187,6 +187,15 @@ class WorldContract(abc.ABC):
         bench.until(lambda seen: not bench.owned(seen) and not seen.in_flight)
         assert self.volumes(bench) == set()
 
+    def test_a_removal_finds_the_overlay_without_a_ledger(self, bench: Bench) -> None:
+        bench.apply(self.clone("contract-g"))
+        bench.until(lambda seen: ended(seen, "contract-g") is not None)
+        for volume in bench.journal.volumes():
+            bench.journal.remove_volume(volume)
+        bench.apply(self.remove("contract-g", deadline_seconds=0.0))
+        bench.until(lambda seen: not bench.owned(seen) and not seen.in_flight)
+        assert self.volumes(bench) == set()
+
     @abc.abstractmethod
     def make_deaf(self, bench: Bench, instance: str) -> None:
         """Let the guest ignore requests to shut down."""

@@ -20,7 +20,7 @@ from autoscaler.store import Journal, TickRecord
 CLONE = Clone("web", "local", "web-1", Image("default", "golden.qcow2"), Machine())
 REMOVE = Remove("web", "local", "web-1", "test", 5.0)
 CLONE_CALLS = ("validate", "create_overlay", "image_digest", "define", "start")
-REMOVE_CALLS = ("running", "request_shutdown", "destroy", "undefine", "delete_volume")
+REMOVE_CALLS = ("running", "request_shutdown", "destroy", "overlays", "undefine", "delete_volume")
 
 
 class DeathError(BaseException):

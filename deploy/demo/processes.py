@@ -35,9 +35,12 @@ def start(part: str, command: Sequence[str | Path], log: Path) -> int:
 
 
 def find(part: str) -> list[int]:
-    """List the running processes with this mark that are no children of another such process."""
+    """List this user's running processes with this mark that are no children of another such process.
+
+    What lives in another network namespace is another demo's.
+    """
     mark = f"{MARK}={part}".encode()
-    marked = {pid: parent for pid, parent in _running().items() if mark in _environment(pid)}
+    marked = {pid: parent for pid, parent in _running().items() if _is_ours(pid) and mark in _environment(pid)}
     return [pid for pid, parent in marked.items() if parent not in marked]
 
 
@@ -84,6 +87,17 @@ def _parent(pid: int) -> int | None:
     except (FileNotFoundError, ProcessLookupError):
         return None
     return None if state == "Z" else int(parent)
+
+
+def _is_ours(pid: int) -> bool:
+    entry = Path(f"/proc/{pid}")
+    try:
+        return (
+            entry.stat().st_uid == os.geteuid()
+            and (entry / "ns/net").readlink() == Path("/proc/self/ns/net").readlink()
+        )
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return False  # gone, or somebody else's
 
 
 def _environment(pid: int) -> list[bytes]:

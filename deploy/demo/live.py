@@ -137,9 +137,11 @@ class Screen:
         return Group(*parts)
 
     def _take_in(self, decision: Decision) -> None:
-        if self._decisions and not is_news(decision, self._decisions[-1]):
-            self._decisions.pop()  # the same again: only its figures are newer
-        self._decisions.append(decision)
+        last = self._decisions[-1] if self._decisions else None
+        if is_news(decision, last):
+            self._decisions.append(decision)
+        elif last is not None and last.admitted == last.current:
+            self._decisions[-1] = decision  # the same again: only its figures are newer
 
     def _reasons(self) -> Table:
         table = Table(box=None, padding=(0, 2, 0, 0), title="decisions", title_justify="left")

@@ -161,8 +161,10 @@ class DaemonProcess:
         """Wait until exactly this many instances are ready, and nothing else is there."""
 
         def settled(snapshot: Snapshot) -> bool:
-            states = [instance.state for instance in group_of(snapshot, group).instances]
-            return states == [InstanceState.READY] * count
+            # A group that was just added shows after the next tick.
+            named = [status for status in snapshot.groups if status.group == group]
+            states = [instance.state for status in named for instance in status.instances]
+            return bool(named) and states == [InstanceState.READY] * count
 
         return group_of(self.until(settled, seconds, f"{count} ready instances of {group}"), group).instances
 

@@ -30,8 +30,9 @@ from deploy.demo.footprint import DemoError, Footprint
 NAME = "autoscaler-demo"
 BRIDGE = "virbr-asdemo"
 KVM = Path("/dev/kvm")
+QEMU_CONF = Path("/etc/libvirt/qemu.conf")
 # Nobody's autostarted guest or network may begin to run because a demo started libvirtd.
-AUTOSTART = ("/etc/libvirt/qemu/autostart", "/etc/libvirt/qemu/networks/autostart", "/etc/libvirt/storage/autostart")
+AUTOSTART = tuple(Path("/etc/libvirt", kind, "autostart") for kind in ("qemu", "qemu/networks", "storage"))
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _ANSWER_SECONDS = 30.0
 
@@ -181,11 +182,27 @@ def _libvirtd_script() -> str:
     start = f"exec {_program('libvirtd')}"
     if os.geteuid() != 0:
         return start
-    hidden = [f"mount --bind {footprint.folder() / 'empty'} {path}" for path in AUTOSTART if Path(path).is_dir()]
-    (footprint.folder() / "empty").mkdir(exist_ok=True)
+    empty = footprint.folder() / "empty"
+    empty.mkdir(exist_ok=True)
+    instead = {path: empty for path in AUTOSTART if path.is_dir()}
     if _kvm_is_closed():
-        hidden.append(f"mount --bind /dev/null {KVM}")
-    return f"exec unshare --mount sh -c '{' && '.join([*hidden, start])}'"
+        instead |= _without_kvm()
+    mounts = [f"mount --bind {shown} {path}" for path, shown in instead.items()]
+    return f"exec unshare --mount sh -c '{' && '.join([*mounts, start])}'"
+
+
+def _without_kvm() -> dict[Path, Path]:
+    """Return what libvirtd must see instead of files of the machine to find no KVM at all."""
+    # Not /dev/null: it can be opened, and libvirt would look anew at every start why there is no KVM behind it.
+    closed = footprint.folder() / "no-kvm"
+    closed.touch(mode=0)
+    # libvirt cannot carry such a mount over into the /dev that it makes for each guest.
+    shared_dev = footprint.folder() / "qemu.conf"
+    lines = QEMU_CONF.read_text().splitlines() if QEMU_CONF.exists() else []
+    lines = [line for line in lines if not line.startswith("namespaces")]
+    shared_dev.touch(mode=0o600)
+    shared_dev.write_text("\n".join([*lines, "namespaces = []", ""]))
+    return {KVM: closed} | ({QEMU_CONF: shared_dev} if QEMU_CONF.exists() else {})
 
 
 def _kvm_is_closed() -> bool:

@@ -29,7 +29,6 @@ test: check  ## check, and the main cases on real guests
 test-all: check  ## Every proof there is
 	$(TESTS) tests/real -n 2 -m "real and not serial"
 	$(TESTS) tests/real -m serial
-	deploy/demo/prove
 
 format: setup  ## Format the code
 	.venv/bin/ruff format .

@@ -77,7 +77,9 @@ class Daemon:
             on_bug=self._events.put,
         )
         loads = {name: HostLoad(name).sample for name, host in config.hosts.items() if is_local(host.uri)}
-        self._world = World(Sampler(self._hypervisors, loads, config.interval_seconds), journal, self._executor)
+        self._world = World(
+            Sampler(self._hypervisors, loads, config.interval_seconds, config.workers), journal, self._executor
+        )
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT. Raises what a worker or the tick raised if that was a bug."""

@@ -3,7 +3,7 @@ PYTHON := .venv/bin/python
 TESTS := $(PYTHON) -m pytest
 LOCK := uv pip compile pyproject.toml --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --upgrade
 
-.PHONY: help demo demo-stop setup check test test-all format lock clean
+.PHONY: help demo demo-stop setup check test test-all format lock clean install uninstall
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -43,3 +43,13 @@ lock: setup  ## Renew the locked requirements from pyproject.toml
 
 clean:  ## Remove what was built
 	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+# The service on a hypervisor host: docs/install.md. DESTDIR stages it for a package.
+PREFIX := /opt/autoscaler
+INSTALLER = /usr/bin/python3 deploy/install/install.py
+
+install:  ## Install or upgrade the service, as root (PREFIX=/opt/autoscaler)
+	$(INSTALLER) install --prefix $(PREFIX) $(if $(DESTDIR),--destdir $(DESTDIR))
+
+uninstall:  ## Remove the service; state, guests and edited files stay
+	$(INSTALLER) uninstall --prefix $(PREFIX) $(if $(DESTDIR),--destdir $(DESTDIR))

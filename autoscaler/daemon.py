@@ -28,7 +28,7 @@ from autoscaler.exporter.collector import make_registry
 from autoscaler.host.load import HostLoad
 from autoscaler.hypervisor import LibvirtHypervisor, is_local
 from autoscaler.log import configure
-from autoscaler.notify import notify, notify_reloading
+from autoscaler.notify import lengthen_watchdog, notify, notify_reloading
 from autoscaler.policy.load import load_directory
 from autoscaler.sampler import Sampler
 from autoscaler.store import LEDGER_LOST, Journal, TickRecord
@@ -40,6 +40,10 @@ log = structlog.get_logger(__name__)
 
 _ACTIONS_DEADLINE_SECONDS = 15.0
 _TICK_DEADLINE_SECONDS = 5.0
+_HOST_DEADLINES_SECONDS = 20.0
+"""How long a tick may wait for one host: to list its domains, and to give their counters."""
+_COMMIT_DEADLINES_SECONDS = 10.0
+"""How long a tick may wait for a journal that somebody else locks: to commit, and to keep it in order."""
 _PRUNE_EVERY_SECONDS = 3600.0
 
 
@@ -77,7 +81,9 @@ class Daemon:
             on_bug=self._events.put,
         )
         loads = {name: HostLoad(name).sample for name, host in config.hosts.items() if is_local(host.uri)}
-        self._world = World(Sampler(self._hypervisors, loads, config.interval_seconds), journal, self._executor)
+        self._world = World(
+            Sampler(self._hypervisors, loads, config.interval_seconds, config.workers), journal, self._executor
+        )
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT. Raises what a worker or the tick raised if that was a bug."""
@@ -95,6 +101,7 @@ class Daemon:
         )
         if self._journal.recall(LEDGER_LOST):
             log.warning("the journal was lost; instances are adopted by their metadata, look for overlays without one")
+        lengthen_watchdog(_heartbeat_seconds(self._config))
         self._ticker.start()
         try:
             self._serve()
@@ -285,6 +292,12 @@ def _hypervisors(config: Config, journal: Journal, wake: Callable[[], None]) -> 
         )
         for name, host in config.hosts.items()
     }
+
+
+def _heartbeat_seconds(config: Config) -> float:
+    """Give the longest time between two heartbeats of a daemon that is well while all its hosts hang."""
+    tick = _HOST_DEADLINES_SECONDS * len(config.hosts) + _COMMIT_DEADLINES_SECONDS
+    return tick + 2 * config.interval_seconds
 
 
 def run(config: Config) -> int:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from autoscaler.core.action import Clone, Failure, InFlight, Intent, IntentState, Remove
+from autoscaler.core.action import Action, Clone, Failure, InFlight, Intent, IntentState, Remove, Start
 from autoscaler.core.errors import HypervisorError, HypervisorErrorKind, StoreError
 from autoscaler.core.observation import Ownership
 from autoscaler.core.ports import Hypervisor, VolumeRef, overlay_name
@@ -102,7 +102,7 @@ def _define(work: Work) -> None:
 
 
 def _start(work: Work) -> None:
-    work.hypervisor.start(work.clone.instance)
+    work.hypervisor.start(work.intent.action.instance)
 
 
 def _shut_down(work: Work) -> None:
@@ -152,11 +152,14 @@ REMOVE_STEPS = (
     Step("undefine", _undefine),
     Step("delete_volumes", _delete_volumes),
 )
+# Nothing to undo: an instance that could not be started is as it was before.
+START_STEPS = (Step("start", _start),)
+STEPS: Mapping[type[Action], tuple[Step, ...]] = {Clone: CLONE_STEPS, Remove: REMOVE_STEPS, Start: START_STEPS}
 
 
 def carry_out(work: Work) -> None:
     """Do one action to its end and write how it ended. Raises StoreError when the journal cannot be written."""
-    steps = CLONE_STEPS if isinstance(work.intent.action, Clone) else REMOVE_STEPS
+    steps = STEPS[type(work.intent.action)]
     begun: list[Step] = []
     try:
         for step in steps:
@@ -178,15 +181,15 @@ def settle(flight: InFlight, work: Work) -> None:
         carry_out(work)
         return
     try:
-        running = work.hypervisor.running(work.clone.instance)
+        running = work.hypervisor.running(work.intent.action.instance)
     except HypervisorError as error:
-        log.warning("clone cannot be settled yet", instance=work.clone.instance, error=str(error))
+        log.warning("action cannot be settled yet", instance=work.intent.action.instance, error=str(error))
         return
     if running:
         _end(work, IntentState.DONE, None)
     else:
         failure = Failure(HypervisorErrorKind.INTERRUPTED, "interrupted, what had been begun was undone")
-        _undo(work, list(CLONE_STEPS), failure)
+        _undo(work, list(STEPS[type(work.intent.action)]), failure)
 
 
 def _fail(work: Work, begun: list[Step], failure: Failure) -> None:

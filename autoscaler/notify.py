@@ -20,3 +20,10 @@ def notify(*assignments: str) -> None:
 def notify_reloading() -> None:
     """Tell that a reload began; the next `READY=1` ends it."""
     notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+
+
+def lengthen_watchdog(seconds: float) -> None:
+    """Ask for a watchdog period of at least this, where the unit's is shorter; without a watchdog this does nothing."""
+    given = os.environ.get("WATCHDOG_USEC")
+    if given and int(given) < seconds * 1e6:
+        notify(f"WATCHDOG_USEC={int(seconds * 1e6)}")

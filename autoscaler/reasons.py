@@ -28,6 +28,9 @@ paused                      -
 shadow                      -
 replaces_failed_instance    instance, state
 ready_timeout               instance, timeout_seconds
+brought_back                instance, state (host_rebooted, saved)
+return_waits                waiting
+held_by_return              returning, wanted
 clock_set_back              seconds
 =========================== ==========================================
 """
@@ -70,6 +73,9 @@ SENTENCES: Mapping[ReasonCode, str] = {
     ReasonCode.SHADOW: "shadow mode: decided and recorded, nothing is done",
     ReasonCode.REPLACES_FAILED_INSTANCE: "{instance} failed ({state}) and is replaced",
     ReasonCode.READY_TIMEOUT: "{instance} was not ready within {timeout_seconds}",
+    ReasonCode.BROUGHT_BACK: "{instance} is brought back ({state})",
+    ReasonCode.RETURN_WAITS: "to be brought back when others on their host are up: {waiting}",
+    ReasonCode.HELD_BY_RETURN: "{wanted} more wanted, but none is cloned while instances are brought back: {returning}",
     ReasonCode.CLOCK_SET_BACK: "the clock was set back by {seconds}: what is remembered was shifted with it",
 }
 

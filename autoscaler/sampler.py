@@ -15,6 +15,7 @@ class Sampler:
     hypervisors: Mapping[str, Hypervisor]
     host_loads: Mapping[str, Callable[[], HostSample]]
     interval_seconds: float
+    workers: int = 4
 
     def observe(self, at: float) -> Observation:
         """Read everything once. Never raises for a host that does not answer; what it lacks is said in its place."""
@@ -25,7 +26,7 @@ class Sampler:
             if isinstance(inventory[host], HostInventory):
                 domains |= _counters(hypervisor)
         hosts = {host: _load(read) for host, read in self.host_loads.items()}
-        return Observation(at, self.interval_seconds, hosts, inventory, domains)
+        return Observation(at, self.interval_seconds, hosts, inventory, domains, workers=self.workers)
 
 
 def _inventory(hypervisor: Hypervisor) -> HostInventory | Unknown:

@@ -13,6 +13,7 @@ from autoscaler.reasons import clock, describe, duration, percent
 _STATE_STYLES = {
     InstanceState.READY: "green",
     InstanceState.FAILED: "bold red",
+    InstanceState.RETURNING: "cyan",
     InstanceState.STOPPING: "yellow",
 }
 

@@ -29,7 +29,16 @@ class Remove:
     deadline_seconds: float
 
 
-Action = Clone | Remove
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Bring one instance back that went off with its host: start its domain, from its managed save if it has one."""
+
+    group: str
+    host: str
+    instance: str
+
+
+Action = Clone | Remove | Start
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from autoscaler.core.memory import GroupMemory, InstanceMemory, Memory
+from autoscaler.core.memory import GroupMemory, Memory
 
 
 def set_back(memory: Memory, at: float) -> tuple[Memory, float]:
@@ -28,7 +28,9 @@ def _shift(group: GroupMemory, seconds: float) -> GroupMemory:
         scaled_out_at=_earlier(group.scaled_out_at, seconds),
         scaled_in_at=_earlier(group.scaled_in_at, seconds),
         instances={
-            name: InstanceMemory(instance.started_at - seconds, _earlier(instance.ready_at, seconds))
+            name: replace(
+                instance, started_at=instance.started_at - seconds, ready_at=_earlier(instance.ready_at, seconds)
+            )
             for name, instance in group.instances.items()
         },
         override=None if group.override is None else replace(group.override, until=group.override.until - seconds),

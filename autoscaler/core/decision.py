@@ -33,6 +33,9 @@ class ReasonCode(StrEnum):
     SHADOW = "shadow"
     REPLACES_FAILED_INSTANCE = "replaces_failed_instance"
     READY_TIMEOUT = "ready_timeout"
+    BROUGHT_BACK = "brought_back"
+    RETURN_WAITS = "return_waits"
+    HELD_BY_RETURN = "held_by_return"
     CLOCK_SET_BACK = "clock_set_back"
 
 

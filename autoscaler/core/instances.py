@@ -3,16 +3,30 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from autoscaler.core.action import Clone, InFlight, Remove
+from autoscaler.core.action import Clone, InFlight, Remove, Start
 from autoscaler.core.memory import GroupMemory, InstanceMemory
-from autoscaler.core.observation import Domain, DomainState, HostInventory, Observation, Unknown
+from autoscaler.core.observation import Domain, DomainState, HostInventory, HostSample, Observation, Unknown
 from autoscaler.core.policy import Policy, Ready
 from autoscaler.core.snapshot import InstanceState
 
 READY_TIMEOUT = "ready_timeout"
 """The detail of an instance that failed because it did not become ready in time."""
+HOST_REBOOTED = "host_rebooted"
+SAVED = "saved"
+"""The details of an instance that is to be brought back."""
 
-LIVE = frozenset({InstanceState.REQUESTED, InstanceState.CLONING, InstanceState.BOOTING, InstanceState.READY})
+MAX_FAILED_STARTS = 3
+"""After so many failed attempts to bring an instance back it is replaced."""
+
+LIVE = frozenset(
+    {
+        InstanceState.REQUESTED,
+        InstanceState.CLONING,
+        InstanceState.BOOTING,
+        InstanceState.READY,
+        InstanceState.RETURNING,
+    }
+)
 _RUNNING = frozenset({DomainState.RUNNING, DomainState.PAUSED, DomainState.SUSPENDED})
 
 
@@ -55,16 +69,32 @@ def unread_hosts(observation: Observation, hosts: tuple[str, ...]) -> tuple[tupl
     return tuple(unread)
 
 
+def boots(observation: Observation) -> dict[str, str]:
+    """Give the boot each host is in, of those that tell."""
+    samples = (sample for sample in observation.hosts.values() if isinstance(sample, HostSample))
+    return {sample.host: sample.boot for sample in samples if sample.boot is not None}
+
+
 def remember(
-    known: Mapping[str, InstanceMemory], domains: Sequence[Domain], ready: Ready, at: float
+    known: Mapping[str, InstanceMemory],
+    domains: Sequence[Domain],
+    ready: Ready,
+    boots: Mapping[str, str],
+    at: float,
 ) -> dict[str, InstanceMemory]:
-    """Note for each instance when it was first seen running and when it first was ready; forget what is gone."""
+    """Note when each instance was first seen running, in which boot of its host, and when it first was ready.
+
+    What is gone is forgotten.
+    """
     remembered: dict[str, InstanceMemory] = {}
     for domain in domains:
         assert domain.ownership is not None
+        boot = boots.get(domain.host)
         memory = known.get(domain.ownership.instance)
-        if memory is None and domain.state in _RUNNING:
-            memory = InstanceMemory(started_at=at)
+        if domain.state in _RUNNING:
+            memory = _seen_running(memory, boot, at)
+        elif memory is not None or domain.saved:
+            memory = _seen_off(memory or InstanceMemory(started_at=at), domain, boot)
         if memory is None:
             continue
         answers = domain.answers is True or not ready.agent
@@ -72,6 +102,23 @@ def remember(
             memory = replace(memory, ready_at=at)
         remembered[domain.ownership.instance] = memory
     return remembered
+
+
+def _seen_running(memory: InstanceMemory | None, boot: str | None, at: float) -> InstanceMemory:
+    if memory is None:
+        return InstanceMemory(started_at=at, boot=boot)
+    if memory.off or (boot is not None and memory.boot not in {None, boot}):
+        return InstanceMemory(started_at=at, boot=boot or memory.boot, returned=True)
+    return replace(memory, boot=boot or memory.boot)
+
+
+def _seen_off(memory: InstanceMemory, domain: Domain, boot: str | None) -> InstanceMemory:
+    """Tell what its host's shutdown turned off, or put to sleep, from what ended by itself or by an operator's hand.
+
+    A host that for once does not tell its boot is taken for rebooted: starting an instance does no harm.
+    """
+    rebooted = memory.boot is not None and memory.boot != boot
+    return replace(memory, off=domain.state is DomainState.SHUTOFF and (domain.saved or rebooted))
 
 
 def classify(
@@ -103,6 +150,8 @@ def _of_domain(domain: Domain, memory: InstanceMemory | None, ready: Ready, at: 
             since, detail = memory.started_at, READY_TIMEOUT
     elif domain.state is DomainState.IN_SHUTDOWN:
         state = InstanceState.STOPPING
+    elif memory is not None and memory.off and memory.failed_starts < MAX_FAILED_STARTS:
+        state, since, detail = InstanceState.RETURNING, memory.started_at, SAVED if domain.saved else HOST_REBOOTED
     ownership = domain.ownership
     return Instance(ownership.instance, domain.host, state, since, ownership.created_at, domain, None, detail)
 
@@ -114,6 +163,8 @@ def _of_flight(flight: InFlight, listed: Instance | None) -> Instance:
             state = InstanceState.REQUESTED if flight.step is None else InstanceState.CLONING
         case Remove():
             state = InstanceState.STOPPING
+        case Start():
+            state = InstanceState.RETURNING
     return Instance(
         id=action.instance,
         host=action.host,

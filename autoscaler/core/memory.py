@@ -34,8 +34,16 @@ class InstanceMemory:
     """What is remembered of one instance."""
 
     started_at: float
-    """When it was first seen running."""
+    """When it was first seen running, since it was last brought back."""
     ready_at: float | None = None
+    boot: str | None = None
+    """The boot of its host in which it was last seen running; None where the host does not tell."""
+    off: bool = False
+    """It went off with its host, or was saved, and is to be brought back."""
+    failed_starts: int = 0
+    """Attempts to bring it back that failed in a row."""
+    returned: bool = False
+    """It was brought back: that it becomes ready is no launch."""
 
 
 @dataclass(frozen=True, slots=True)

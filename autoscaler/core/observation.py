@@ -29,6 +29,8 @@ class HostSample:
     """`some avg10` of /proc/pressure, as a fraction."""
     psi_memory_share: float | None = None
     psi_io_share: float | None = None
+    boot: str | None = None
+    """Identifies the running of the host's kernel: another one means that the host was rebooted, whatever its clock."""
 
 
 class DomainState(StrEnum):
@@ -66,6 +68,8 @@ class Domain:
     ownership: Ownership | None
     answers: bool | None = None
     """Whether the guest agent answered; None where it was not asked or could not be told."""
+    saved: bool = False
+    """Whether its memory was saved to disk when it went off; starting it goes on from there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,3 +129,5 @@ class Observation:
     in_flight: tuple[InFlight, ...] = ()
     outcomes: tuple[Outcome, ...] = ()
     requests: tuple[Request, ...] = ()
+    workers: int = 4
+    """How many actions may be under way at once on each host."""

@@ -1,10 +1,11 @@
 """From an admitted count and the instances there are, to the actions that move one toward the other."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2s
 
-from autoscaler.core.action import Clone, Remove
+from autoscaler.core.action import Action, Clone, Remove, Start
 from autoscaler.core.decision import Reason, ReasonCode, because
 from autoscaler.core.instances import READY_TIMEOUT, Instance
 from autoscaler.core.memory import GroupMemory
@@ -16,7 +17,7 @@ from autoscaler.core.snapshot import InstanceState
 class Plan:
     """Some of a group's actions in one tick, and what held others."""
 
-    actions: tuple[Clone | Remove, ...] = ()
+    actions: tuple[Action, ...] = ()
     reasons: tuple[Reason, ...] = ()
 
 
@@ -41,6 +42,42 @@ def removals(policy: Policy, admitted: int, instances: Sequence[Instance], memor
     return Plan(tuple(actions), tuple(_why_failed(policy, instance) for instance in failed))
 
 
+def turns(instances: Sequence[Instance], at_once: int) -> frozenset[str]:
+    """Name whose turn it is to be brought back, of all groups: the oldest, while fewer than `at_once` come up per host.
+
+    A host that boots everything it has at once serves nobody for long.
+    """
+    waiting = [i for i in instances if i.state is InstanceState.RETURNING and i.in_flight is None]
+    coming = Counter(
+        i.host
+        for i in instances
+        if i.state is InstanceState.BOOTING or (i.state is InstanceState.RETURNING and i.in_flight is not None)
+    )
+    chosen = set()
+    for instance in sorted(waiting, key=lambda i: (i.created_at, i.id)):
+        if coming[instance.host] < at_once:
+            coming[instance.host] += 1
+            chosen.add(instance.id)
+    return frozenset(chosen)
+
+
+def starts(
+    policy: Policy, instances: Sequence[Instance], chosen: frozenset[str], memory: GroupMemory, at: float
+) -> Plan:
+    """Bring back what went off with its host and has its turn."""
+    waiting = [i for i in instances if i.state is InstanceState.RETURNING and i.in_flight is None]
+    if not waiting:
+        return Plan()
+    if memory.retry_at is not None and at < memory.retry_at:
+        reason = because(ReasonCode.HELD_BY_LAUNCH_BACKOFF, failures=memory.failures, until=memory.retry_at)
+        return Plan(reasons=(reason,))
+    begun = sorted((i for i in waiting if i.id in chosen), key=lambda i: (i.created_at, i.id))
+    reasons = tuple(because(ReasonCode.BROUGHT_BACK, instance=i.id, state=i.detail or "off") for i in begun)
+    if len(begun) < len(waiting):
+        reasons += (because(ReasonCode.RETURN_WAITS, waiting=len(waiting) - len(begun)),)
+    return Plan(tuple(Start(policy.group, i.host, i.id) for i in begun), reasons)
+
+
 def clones(
     policy: Policy, admitted: int, instances: Sequence[Instance], memory: GroupMemory, *, at: float, controller: str
 ) -> tuple[Plan, int]:
@@ -52,6 +89,9 @@ def clones(
     lacking = admitted - sum(instance.live for instance in instances)
     if lacking <= 0:
         return Plan(), memory.sequence
+    returning = sum(instance.state is InstanceState.RETURNING for instance in instances)
+    if returning:
+        return Plan(reasons=(because(ReasonCode.HELD_BY_RETURN, returning=returning, wanted=lacking),)), memory.sequence
     count, limits = _clones_allowed(policy, lacking, instances, memory, at)
     taken = {instance.id for instance in instances}
     actions: list[Clone] = []

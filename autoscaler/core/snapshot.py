@@ -17,6 +17,8 @@ class InstanceState(StrEnum):
     CLONING = "cloning"
     BOOTING = "booting"
     READY = "ready"
+    RETURNING = "returning"
+    """Off since its host was rebooted, or saved, and being brought back."""
     STOPPING = "stopping"
     FAILED = "failed"
 

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from autoscaler.core.action import Clone, InFlight, Intent, IntentState, Outcome
+from autoscaler.core.action import Clone, InFlight, Intent, IntentState, Outcome, Remove
 from autoscaler.core.decision import Decision
 from autoscaler.core.instances import Instance
 from autoscaler.core.memory import GroupMemory, Memory
@@ -67,7 +67,7 @@ def accumulate(totals: Totals, finished: Finished) -> Totals:
         known = finished.result.memory.groups.get(policy.group, GroupMemory())
         for instance in group_instances(policy, finished.observation, finished.result.memory):
             memory = known.instances.get(instance.id)
-            if memory is not None and memory.ready_at == finished.observation.at:
+            if memory is not None and memory.ready_at == finished.observation.at and not memory.returned:
                 total = groups[policy.group]
                 launches = total.launches.add(max(memory.ready_at - instance.created_at, 0.0))
                 groups[policy.group] = replace(total, launches=launches)
@@ -115,7 +115,9 @@ def _count_outcome(totals: GroupTotals, outcome: Outcome) -> GroupTotals:
     seconds = max(outcome.ended_at - outcome.intent.at, 0.0)
     if isinstance(outcome.intent.action, Clone):
         return replace(totals, clones=totals.clones.add(seconds))
-    return replace(totals, removals=totals.removals.add(seconds))
+    if isinstance(outcome.intent.action, Remove):
+        return replace(totals, removals=totals.removals.add(seconds))
+    return totals
 
 
 def _plus(counts: Mapping[str, int], more: Mapping[str, int]) -> dict[str, int]:

@@ -4,15 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from autoscaler.core import behavior
-from autoscaler.core.action import Action, IntentState, Remove
+from autoscaler.core.action import Action, IntentState, Remove, Start
 from autoscaler.core.clock import set_back
 from autoscaler.core.decision import Decision, Input, ReasonCode, Recommendation, because
 from autoscaler.core.errors import HypervisorErrorKind
-from autoscaler.core.instances import Instance, classify, owned_domains, remember, unread_hosts
+from autoscaler.core.instances import Instance, boots, classify, owned_domains, remember, unread_hosts
 from autoscaler.core.memory import GroupMemory, InstanceMemory, LoadSample, Memory, Override
 from autoscaler.core.observation import Change, DomainCounters, HostInventory, Observation, Request, Unknown
 from autoscaler.core.policy import Mode, Policy
-from autoscaler.core.reconcile import Plan, clones, removals
+from autoscaler.core.reconcile import Plan, clones, removals, starts, turns
 from autoscaler.core.signals import Measured, group_sample, is_complete, member_loads
 from autoscaler.core.snapshot import InstanceState
 from autoscaler.core.strategies import combine, target_tracking
@@ -39,8 +39,10 @@ def step(policies: Sequence[Policy], observation: Observation, memory: Memory) -
     groups = dict(memory.groups)
     decisions: list[Decision] = []
     actions: list[Action] = []
-    for policy in sorted(policies, key=lambda policy: policy.group):
-        decision, planned, groups[policy.group] = _decide(policy, observation, memory)
+    seen = [_look(policy, observation, memory) for policy in sorted(policies, key=lambda policy: policy.group)]
+    chosen = turns([i for each in seen if each.acts(observation.at) for i in each.instances], observation.workers)
+    for each in seen:
+        decision, planned, groups[each.policy.group] = _decide(each, observation, memory, chosen)
         if shifted_seconds:
             reason = because(ReasonCode.CLOCK_SET_BACK, seconds=shifted_seconds)
             decision = replace(decision, reasons=(reason, *decision.reasons))
@@ -71,19 +73,42 @@ def _counters(observation: Observation, memory: Memory) -> dict[str, DomainCount
     return kept | complete
 
 
-def _decide(
-    policy: Policy, observation: Observation, memory: Memory
-) -> tuple[Decision, tuple[Action, ...], GroupMemory]:
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """A group as this tick finds it: what was asked, what ended, and its instances unless a host was not read."""
+
+    policy: Policy
+    group: GroupMemory
+    instances: tuple[Instance, ...] = ()
+    unread: tuple[tuple[str, str], ...] = ()
+
+    def acts(self, at: float) -> bool:
+        """Whether it may start instances now."""
+        backs_off = self.group.retry_at is not None and at < self.group.retry_at
+        return not (self.group.paused or self.policy.mode is Mode.SHADOW or backs_off)
+
+
+def _look(policy: Policy, observation: Observation, memory: Memory) -> _Seen:
     at = observation.at
     group = memory.groups.get(policy.group, GroupMemory())
     group = _take_in_requests(group, policy, observation.requests)
     group = _take_in_outcomes(group, policy, observation)
     unread = unread_hosts(observation, policy.hosts)
     if unread:
-        return _hold_unread(policy, group, observation, unread), (), group
+        return _Seen(policy, group, unread=unread)
     domains = tuple(owned_domains(observation, memory.controller, policy.group))
-    group = _take_in_instances(group, remember(group.instances, domains, policy.ready, at), at)
-    instances = classify(policy, domains, observation.in_flight, group, at)
+    remembered = remember(group.instances, domains, policy.ready, boots(observation), at)
+    group = _take_in_instances(group, remembered, at)
+    return _Seen(policy, group, classify(policy, domains, observation.in_flight, group, at))
+
+
+def _decide(
+    seen: _Seen, observation: Observation, memory: Memory, chosen: frozenset[str]
+) -> tuple[Decision, tuple[Action, ...], GroupMemory]:
+    policy, group, instances = seen.policy, seen.group, seen.instances
+    at = observation.at
+    if seen.unread:
+        return _hold_unread(policy, group, observation, seen.unread), (), group
     group = _take_in_loads(group, policy, instances, observation, memory)
     current = group.admitted if group.admitted is not None else sum(instance.live for instance in instances)
     decision, group = _decide_count(policy, group, current, observation)
@@ -92,9 +117,12 @@ def _decide(
         return replace(decision, reasons=(*decision.reasons, because(code))), (), group
     removed = removals(policy, decision.admitted, instances, group, at)
     group = _take_in_failed_launches(group, instances, removed, at)
+    going = {action.instance for action in removed.actions}
+    started = starts(policy, [i for i in instances if i.id not in going], chosen, group, at)
     cloned, sequence = clones(policy, decision.admitted, instances, group, at=at, controller=memory.controller)
-    decision = replace(decision, reasons=decision.reasons + removed.reasons + cloned.reasons)
-    return decision, (*removed.actions, *cloned.actions), replace(group, sequence=sequence)
+    reasons = decision.reasons + removed.reasons + started.reasons + cloned.reasons
+    actions = (*removed.actions, *started.actions, *cloned.actions)
+    return replace(decision, reasons=reasons), actions, replace(group, sequence=sequence)
 
 
 def _take_in_requests(group: GroupMemory, policy: Policy, requests: Sequence[Request]) -> GroupMemory:
@@ -125,7 +153,18 @@ def _take_in_outcomes(group: GroupMemory, policy: Policy, observation: Observati
             group = replace(group, removal_retry_at=observation.at + _REMOVAL_BACKOFF_SECONDS)
         elif outcome.failure is None or outcome.failure.kind is not HypervisorErrorKind.INTERRUPTED:
             group = _launch_failed(group, observation.at)
+            if isinstance(action, Start):
+                group = _start_failed(group, action.instance)
     return group
+
+
+def _start_failed(group: GroupMemory, instance: str) -> GroupMemory:
+    known = group.instances.get(instance)
+    if known is None:
+        return group
+    return replace(
+        group, instances={**group.instances, instance: replace(known, failed_starts=known.failed_starts + 1)}
+    )
 
 
 def _launch_failed(group: GroupMemory, at: float) -> GroupMemory:

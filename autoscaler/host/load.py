@@ -7,6 +7,7 @@ import psutil
 from autoscaler.core.observation import HostSample
 
 PRESSURE = Path("/proc/pressure")
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class HostLoad:
@@ -29,6 +30,7 @@ class HostLoad:
             psi_cpu_share=pressure("cpu"),
             psi_memory_share=pressure("memory"),
             psi_io_share=pressure("io"),
+            boot=BOOT_ID.read_text().strip(),
         )
 
     def _busy_share(self) -> float | None:

@@ -44,4 +44,6 @@ def ownership_of(domain: libvirt.virDomain) -> Ownership | None:
 
 def _domain(domain: libvirt.virDomain, host: str) -> Domain:
     state = _STATES.get(domain.state()[0], DomainState.UNDEFINED)
-    return Domain(host, domain.UUIDString(), domain.name(), state, ownership_of(domain))
+    ownership = ownership_of(domain)
+    saved = ownership is not None and state is DomainState.SHUTOFF and bool(domain.hasManagedSaveImage())
+    return Domain(host, domain.UUIDString(), domain.name(), state, ownership, saved=saved)

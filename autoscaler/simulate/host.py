@@ -73,6 +73,7 @@ class SimulatedHost:
         self.volumes: set[tuple[str, str]] = set(images)
         self._machines: dict[str, _Machine] = {}
         self._accounted_at = clock.now()
+        self._boots = 1
 
     @property
     def host(self) -> str:
@@ -82,7 +83,15 @@ class SimulatedHost:
     def sample(self) -> HostSample:
         """Give a host with nothing remarkable about it."""
         busy = min(self.demand(self._clock.now()) / 8, 1.0)
-        return HostSample(self._host, 8, busy, 0.0, 64 << 30, 32 << 30)
+        return HostSample(self._host, 8, busy, 0.0, 64 << 30, 32 << 30, boot=f"boot {self._boots}")
+
+    def reboot(self, *, saving: bool = False) -> None:
+        """Turn everything off as a reboot does; `saving` puts what runs to sleep first, as libvirt-guests may."""
+        self._account()
+        self._boots += 1
+        for machine in self._machines.values():
+            if machine.domain.state not in _OFF:
+                machine.domain = replace(machine.domain, state=DomainState.SHUTOFF, saved=saving)
 
     def add_foreign(self, name: str, ownership: Ownership | None = None) -> None:
         """Put a running domain here that is not this controller's."""
@@ -154,7 +163,7 @@ class SimulatedHost:
         if machine.domain.state in _OFF:
             self._account()
             machine.started_at, machine.off_at, machine.vcpu_seconds = self._clock.now(), None, 0.0
-            machine.domain = replace(machine.domain, state=DomainState.RUNNING)
+            machine.domain = replace(machine.domain, state=DomainState.RUNNING, saved=False)
 
     def running(self, instance: str) -> bool | None:
         """Whether the domain is in any state but off; None without it."""

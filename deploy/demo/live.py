@@ -20,6 +20,7 @@ _COLOURS = {
     InstanceState.REQUESTED: "yellow",
     InstanceState.CLONING: "yellow",
     InstanceState.BOOTING: "cyan",
+    InstanceState.RETURNING: "cyan",
     InstanceState.READY: "green",
     InstanceState.STOPPING: "magenta",
     InstanceState.FAILED: "red",

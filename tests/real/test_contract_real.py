@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import libvirt
 import pytest
 
 from autoscaler.core.policy import Image
@@ -33,6 +34,11 @@ class TestRealWorld(WorldContract):
     def volumes(self, bench: Bench) -> set[str]:
         """Leave out what is the console's log: it comes and goes with its overlay."""
         return {name for name in self.pool.files() - {GOLDEN} if not name.endswith(".console.log")}
+
+    def switch_off(self, bench: Bench, instance: str) -> None:
+        connection = libvirt.open(self.uri)
+        connection.lookupByName(instance).destroy()
+        connection.close()
 
     def make_deaf(self, bench: Bench, instance: str) -> None:
         """Take the teeth out of what both the agent and the power button call."""

@@ -4,7 +4,7 @@ import abc
 import time
 from collections.abc import Callable, Iterable
 
-from autoscaler.core.action import Action, Clone, InFlight, Intent, IntentState, Remove
+from autoscaler.core.action import Action, Clone, InFlight, Intent, IntentState, Remove, Start
 from autoscaler.core.errors import HypervisorErrorKind
 from autoscaler.core.instances import owned_domains
 from autoscaler.core.memory import Memory
@@ -195,6 +195,29 @@ class WorldContract(abc.ABC):
         bench.apply(self.remove("contract-g", deadline_seconds=0.0))
         bench.until(lambda seen: not bench.owned(seen) and not seen.in_flight)
         assert self.volumes(bench) == set()
+
+    def test_an_instance_that_is_off_is_started_again_and_one_that_runs_is_left(self, bench: Bench) -> None:
+        self.launch(bench, "contract-i")
+        before = bench.owned(bench.observe())["contract-i"]
+        self.switch_off(bench, "contract-i")
+        bench.until(lambda seen: bench.owned(seen)["contract-i"].state is DomainState.SHUTOFF)
+        for _ in range(2):
+            bench.apply(Start(GROUP, "local", "contract-i"))
+            seen = bench.until(lambda seen: ended(seen, "contract-i") is not None)
+            assert ended(seen, "contract-i") is IntentState.DONE
+            bench.apply()
+        again = bench.until(lambda seen: bench.owned(seen)["contract-i"].answers is True)
+        assert bench.owned(again)["contract-i"] == before
+        assert self.volumes(bench) == {"contract-i.qcow2"}
+
+    def test_starting_what_is_gone_fails(self, bench: Bench) -> None:
+        bench.apply(Start(GROUP, "local", "contract-h"))
+        seen = bench.until(lambda seen: ended(seen, "contract-h") is not None)
+        assert ended(seen, "contract-h") is IntentState.FAILED
+
+    @abc.abstractmethod
+    def switch_off(self, bench: Bench, instance: str) -> None:
+        """Take its power away."""
 
     @abc.abstractmethod
     def make_deaf(self, bench: Bench, instance: str) -> None:

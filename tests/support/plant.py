@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from autoscaler.codec import canonical, parse
-from autoscaler.core.action import Clone, Failure, InFlight, Intent, IntentState, Outcome
+from autoscaler.core.action import Clone, Failure, InFlight, Intent, IntentState, Outcome, Start
 from autoscaler.core.errors import HypervisorError, HypervisorErrorKind
 from autoscaler.core.instances import owned_domains
 from autoscaler.core.memory import Memory
@@ -111,6 +111,8 @@ class Plant:
             self.host.validate(action)
             self.host.create_overlay(action, volume)
             self.host.define(action, volume, Ownership(CONTROLLER, action.group, action.instance, "digest", intent.at))
+            self.host.start(action.instance)
+        elif isinstance(action, Start):
             self.host.start(action.instance)
         else:
             self.host.destroy(action.instance)

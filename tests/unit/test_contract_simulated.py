@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import pytest
 
+from autoscaler.core.observation import DomainState
 from autoscaler.core.policy import Image
 from autoscaler.simulate.host import Clock, SimulatedHost
 from autoscaler.store import Journal
@@ -25,6 +26,9 @@ class TestSimulatedWorld(WorldContract):
 
     def volumes(self, bench: Bench) -> set[str]:
         return {name for pool, name in self.host.volumes - self.host.images}
+
+    def switch_off(self, bench: Bench, instance: str) -> None:
+        self.host.set_state(instance, DomainState.SHUTOFF)
 
     def make_deaf(self, bench: Bench, instance: str) -> None:
         self.host.guest = replace(self.host.guest, shutdown_seconds=math.inf)

@@ -6,7 +6,7 @@ from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from autoscaler.core.action import Clone, Remove
+from autoscaler.core.action import Clone, Remove, Start
 from autoscaler.core.decision import Decision, ReasonCode
 from autoscaler.core.memory import Memory
 from autoscaler.core.observation import Change, DomainState, Observation, Unknown
@@ -94,6 +94,10 @@ class Group(RuleBasedStateMachine):
         if instances:
             self.plant.host.set_state(data.draw(st.sampled_from(instances)), state)
 
+    @rule(saving=st.booleans())
+    def reboot_host(self, saving: bool) -> None:
+        self.plant.host.reboot(saving=saving)
+
     @rule(change=st.sampled_from([Change.AUTO, Change.PAUSE, Change.RESUME]))
     def ask(self, change: Change) -> None:
         self.plant.ask(change)
@@ -126,7 +130,11 @@ class Group(RuleBasedStateMachine):
         removed = [action.instance for action in self.result.actions if isinstance(action, Remove)]
         under_way = {flight.intent.action.instance for flight in observation.in_flight}
         assert len(set(removed)) == len(removed)
-        assert not set(removed) & under_way, "two actions on one instance"
+        started = [action.instance for action in self.result.actions if isinstance(action, Start)]
+        assert not (set(removed) | set(started)) & under_way, "two actions on one instance"
+        assert not set(removed) & set(started)
+        assert len(started) <= observation.workers
+        assert not (started and clones), "nothing is cloned while instances are brought back"
 
     def _nothing_blind(self, observation: Observation, decision: Decision) -> None:
         assert self.result is not None

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from autoscaler.core.action import Clone, Intent, IntentState, Remove
+from autoscaler.core.action import Action, Clone, InFlight, Intent, IntentState, Remove, Start
 from autoscaler.core.errors import HypervisorError, HypervisorErrorKind, StoreError
 from autoscaler.core.memory import Memory
 from autoscaler.core.observation import Observation
@@ -21,6 +21,7 @@ CLONE = Clone("web", "local", "web-1", Image("default", "golden.qcow2"), Machine
 REMOVE = Remove("web", "local", "web-1", "test", 5.0)
 CLONE_CALLS = ("validate", "create_overlay", "image_digest", "define", "start")
 REMOVE_CALLS = ("running", "request_shutdown", "destroy", "overlays", "undefine", "delete_volume")
+START = Start("web", "local", "web-1")
 
 
 class DeathError(BaseException):
@@ -60,7 +61,7 @@ class Rig:
     def work(self, intent: Intent, host: Any = None) -> Work:
         return Work(intent, host or self.host, self.journal, Time(self.clock.now, self.clock.advance))
 
-    def intend(self, action: Clone | Remove) -> Intent:
+    def intend(self, action: Action) -> Intent:
         at = self.clock.now()
         record = TickRecord(Observation(at, 1.0), (), (), Memory(self.journal.controller, at))
         (intent,) = self.journal.commit_tick(record, (action,))
@@ -223,3 +224,38 @@ def test_stopping_leaves_a_removal_for_the_next_start(rig: Rig) -> None:
     assert rig.left()[0] is True
     rig.settle()
     assert rig.left() == NOTHING
+
+
+@pytest.mark.parametrize(
+    ("kind", "state"),
+    [(HypervisorErrorKind.FAILED, IntentState.FAILED), (HypervisorErrorKind.DEADLINE, IntentState.UNKNOWN)],
+)
+def test_an_instance_that_cannot_be_started_is_left_as_it_is(
+    rig: Rig, kind: HypervisorErrorKind, state: IntentState
+) -> None:
+    launched(rig)
+    rig.host.reboot()
+    before = rig.left()
+    intent = rig.intend(START)
+    carry_out(rig.work(intent, Interposed(rig.host, "start", HypervisorError(kind, "as told"), after=False)))
+    assert rig.left() == before
+    assert [step.name for step in rig.journal.steps(intent.id)] == ["start"]
+    if state is IntentState.UNKNOWN:
+        assert rig.journal.in_flight() == (InFlight(intent, IntentState.UNKNOWN, "start"),)
+        rig.settle()
+    assert rig.journal.outcomes()[-1].state is IntentState.FAILED
+    assert rig.left() == before
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_a_start_interrupted_by_death_is_settled_by_what_is_seen(rig: Rig, after: bool) -> None:
+    launched(rig)
+    rig.host.reboot()
+    intent = rig.intend(START)
+    with pytest.raises(DeathError):
+        carry_out(rig.work(intent, Interposed(rig.host, "start", DeathError(), after=after)))
+    rig.settle()
+    outcome = rig.journal.outcomes()[-1]
+    assert outcome.state is (IntentState.DONE if after else IntentState.FAILED)
+    assert rig.left()[0] is after
+    assert rig.journal.volumes() != ()

@@ -36,6 +36,9 @@ EXAMPLES: dict[ReasonCode, dict[str, Parameter]] = {
     ReasonCode.SHADOW: {},
     ReasonCode.REPLACES_FAILED_INSTANCE: {"instance": "web-7", "state": "ready_timeout"},
     ReasonCode.READY_TIMEOUT: {"instance": "web-7", "timeout_seconds": 300.0},
+    ReasonCode.BROUGHT_BACK: {"instance": "web-7", "state": "host_rebooted"},
+    ReasonCode.RETURN_WAITS: {"waiting": 6},
+    ReasonCode.HELD_BY_RETURN: {"returning": 3, "wanted": 1},
     ReasonCode.CLOCK_SET_BACK: {"seconds": 3600.0},
 }
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from importlib.metadata import version
+from typing import Any
 
 import structlog
 
@@ -18,7 +19,7 @@ from autoscaler.core.decision import Decision
 from autoscaler.core.errors import AutoscalerError, ControlError, StoreError
 from autoscaler.core.memory import Memory
 from autoscaler.core.observation import Change, Request
-from autoscaler.core.policy import Policy
+from autoscaler.core.policy import Policy, metrics_of
 from autoscaler.core.ports import Hypervisor
 from autoscaler.core.snapshot import GroupStatus, ReloadStatus, Snapshot, TickStatus, Totals
 from autoscaler.core.status import Finished, accumulate, group_statuses, host_statuses
@@ -61,6 +62,8 @@ class Daemon:
         self._hosts = _HostLines()
         self._pruned_at = 0.0
         self._number = 0
+        self._ready = False
+        self._snapshot_lock = threading.Lock()
         now = time.time()
         self._snapshot = Snapshot(
             version=version("kvm-autoscaler"),
@@ -156,10 +159,12 @@ class Daemon:
     def reload(self, by: str) -> ReloadStatus:
         """Read the policy files again; wrong ones are refused as a whole and the old ones run on."""
         with self._reload_lock:
-            notify_reloading()
+            if self._ready:
+                notify_reloading()
             status = self._read_policies(by)
-            self._snapshot = replace(self._snapshot, reload=status)
-            notify("READY=1")
+            self._show(reload=status)
+            if self._ready:
+                notify("READY=1")
         self._ticker.wake()
         return status
 
@@ -189,17 +194,22 @@ class Daemon:
         try:
             with self._tick_lock:
                 began = time.monotonic()
-                self._decide_and_commit(lateness_seconds, began)
-            notify("WATCHDOG=1", *(("READY=1",) if self._number == 1 else ()))
+                committed = self._decide_and_commit(lateness_seconds, began)
+            # A tick that could not be committed came to its end, too: a restart would not empty a full disk.
+            notify("WATCHDOG=1")
+            if committed and not self._ready:
+                self._ready = True
+                notify("READY=1")
         except BaseException as error:  # noqa: BLE001 - a bug ends the daemon, from its main thread
             self._events.put(error)
 
-    def _decide_and_commit(self, lateness_seconds: float, began: float) -> None:
+    def _decide_and_commit(self, lateness_seconds: float, began: float) -> bool:
+        """Do one tick; tells whether it was committed."""
         at = time.time()
         policies = self._policies
         self._number += 1
         try:
-            observation = self._world.observe(at)
+            observation = self._world.observe(at, metrics_of(policies))
             result = step(policies, observation, self._memory)
             record = TickRecord(
                 observation, policies, result.decisions, result.memory, duration_seconds=time.monotonic() - began
@@ -207,7 +217,7 @@ class Daemon:
             intents = self._world.commit(record, result.actions)
         except StoreError as error:
             self._count_failure("tick not committed, nothing was done", error)
-            return
+            return False
         self._memory = result.memory
         try:
             self._world.begin(observation, intents)
@@ -217,24 +227,28 @@ class Daemon:
         finished = Finished(policies, observation, result, intents)
         self._log_changes(finished)
         self._publish(finished, TickStatus(self._number, at, time.monotonic() - began, lateness_seconds))
+        return True
 
     def _count_failure(self, what: str, error: StoreError) -> None:
         log.error(what, error=str(error))
         totals = self._snapshot.totals
-        self._snapshot = replace(self._snapshot, totals=replace(totals, tick_failures=totals.tick_failures + 1))
+        self._show(totals=replace(totals, tick_failures=totals.tick_failures + 1))
+
+    def _show(self, **changes: Any) -> None:
+        """Swap in a snapshot with these fields changed."""
+        with self._snapshot_lock:
+            self._snapshot = replace(self._snapshot, **changes)
 
     def _publish(self, finished: Finished, tick: TickStatus) -> None:
         totals: Totals = accumulate(self._snapshot.totals, finished)
-        with self._reload_lock:
-            self._snapshot = replace(
-                self._snapshot,
-                at=tick.at,
-                tick=tick,
-                last_success_at=tick.at,
-                hosts=host_statuses(finished.observation),
-                groups=group_statuses(finished),
-                totals=replace(totals, ticks=totals.ticks.add(tick.duration_seconds)),
-            )
+        self._show(
+            at=tick.at,
+            tick=tick,
+            last_success_at=tick.at,
+            hosts=host_statuses(finished.observation),
+            groups=group_statuses(finished),
+            totals=replace(totals, ticks=totals.ticks.add(tick.duration_seconds)),
+        )
 
     def _prune(self, at: float) -> None:
         if abs(at - self._pruned_at) >= _PRUNE_EVERY_SECONDS:

@@ -9,6 +9,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from math import ceil
 
 import structlog
 
@@ -107,7 +108,6 @@ def _start(work: Work) -> None:
 
 def _shut_down(work: Work) -> None:
     remove = work.remove
-    until = work.time.now() + remove.deadline_seconds
     if remove.deadline_seconds <= 0 or not work.hypervisor.running(remove.instance):
         return
     try:
@@ -117,7 +117,10 @@ def _shut_down(work: Work) -> None:
             raise
         log.warning("guest cannot be asked to shut down", instance=remove.instance, error=str(error))
         return
-    while work.time.now() < until and work.hypervisor.running(remove.instance):
+    # Counted in pauses: a wall clock that is set would stretch or cut a deadline read off it.
+    for _ in range(ceil(remove.deadline_seconds / _POLL_SECONDS)):
+        if not work.hypervisor.running(remove.instance):
+            return
         work.time.pause(_POLL_SECONDS)
     if work.hypervisor.running(remove.instance):
         log.warning(
@@ -149,16 +152,20 @@ REMOVE_STEPS = (
     Step("shutdown", _shut_down),
     Step("destroy", _destroy),
     Step("note_overlays", _note_overlays),
-    Step("undefine", _undefine),
+    # The domain goes last: as long as it is listed, a removal that failed is seen and done again.
     Step("delete_volumes", _delete_volumes),
+    Step("undefine", _undefine),
 )
 # Nothing to undo: an instance that could not be started is as it was before.
 START_STEPS = (Step("start", _start),)
 STEPS: Mapping[type[Action], tuple[Step, ...]] = {Clone: CLONE_STEPS, Remove: REMOVE_STEPS, Start: START_STEPS}
 
 
-def carry_out(work: Work) -> None:
-    """Do one action to its end and write how it ended. Raises StoreError when the journal cannot be written."""
+def carry_out(work: Work) -> bool:
+    """Do one action, write how it ended, and tell whether it has ended.
+
+    Raises StoreError when the journal cannot be written.
+    """
     steps = STEPS[type(work.intent.action)]
     begun: list[Step] = []
     try:
@@ -168,31 +175,37 @@ def carry_out(work: Work) -> None:
             step.do(work)
             work.journal.end_step(work.intent.id, step.name, work.time.now())
     except HypervisorError as error:
-        _fail(work, begun, Failure(error.kind, str(error)))
+        return _fail(work, begun, Failure(error.kind, str(error)))
     except StoppingError:
         log.info("action left for the next start", instance=work.intent.action.instance, step=begun[-1].name)
-    else:
-        _end(work, IntentState.DONE, None)
+        return False
+    return _end(work, IntentState.DONE, None)
 
 
-def settle(flight: InFlight, work: Work) -> None:
-    """Finish or undo an intent left open by a crash, or whose call had an unknown outcome, after a good listing."""
+def settle(flight: InFlight, work: Work) -> bool:
+    """Finish or undo an intent left open by a crash, or whose call had an unknown outcome, after a good listing.
+
+    Tells whether it has ended. One whose call has still not returned is left: the call may yet take effect.
+    """
+    instance = work.intent.action.instance
+    if work.hypervisor.busy_with(instance):
+        return False
     if isinstance(flight.intent.action, Remove):
-        carry_out(work)
-        return
+        return carry_out(work)
     try:
-        running = work.hypervisor.running(work.intent.action.instance)
+        running = work.hypervisor.running(instance)
     except HypervisorError as error:
-        log.warning("action cannot be settled yet", instance=work.intent.action.instance, error=str(error))
-        return
+        log.warning("action cannot be settled yet", instance=instance, error=str(error))
+        return False
     if running:
-        _end(work, IntentState.DONE, None)
-    else:
-        failure = Failure(HypervisorErrorKind.INTERRUPTED, "interrupted, what had been begun was undone")
-        _undo(work, list(STEPS[type(work.intent.action)]), failure)
+        return _end(work, IntentState.DONE, None)
+    return _undo(work, list(STEPS[type(work.intent.action)]), flight.failure or _INTERRUPTED)
 
 
-def _fail(work: Work, begun: list[Step], failure: Failure) -> None:
+_INTERRUPTED = Failure(HypervisorErrorKind.INTERRUPTED, "interrupted, what had been begun was undone")
+
+
+def _fail(work: Work, begun: list[Step], failure: Failure) -> bool:
     action = work.intent.action
     log.error(
         "action failed",
@@ -205,11 +218,11 @@ def _fail(work: Work, begun: list[Step], failure: Failure) -> None:
     )
     if failure.kind in _OUTCOME_UNKNOWN:
         work.journal.mark_unknown(work.intent.id, work.time.now(), failure)
-    else:
-        _undo(work, begun, failure)
+        return False
+    return _undo(work, begun, failure)
 
 
-def _undo(work: Work, begun: list[Step], failure: Failure) -> None:
+def _undo(work: Work, begun: list[Step], failure: Failure) -> bool:
     try:
         for step in reversed(begun):
             if step.undo is not None:
@@ -218,12 +231,12 @@ def _undo(work: Work, begun: list[Step], failure: Failure) -> None:
                 work.journal.end_step(work.intent.id, f"undo {step.name}", work.time.now())
     except HypervisorError as error:
         log.error("undo failed, tried again later", instance=work.intent.action.instance, error=str(error))  # noqa: TRY400 - an operator's error, not a bug
-        work.journal.mark_unknown(work.intent.id, work.time.now(), Failure(error.kind, str(error)))
-    else:
-        _end(work, IntentState.FAILED, failure)
+        work.journal.mark_unknown(work.intent.id, work.time.now(), failure)
+        return False
+    return _end(work, IntentState.FAILED, failure)
 
 
-def _end(work: Work, state: IntentState, failure: Failure | None) -> None:
+def _end(work: Work, state: IntentState, failure: Failure | None) -> bool:
     work.journal.end_intent(work.intent.id, state, work.time.now(), failure)
     action = work.intent.action
     if state is IntentState.DONE:
@@ -234,10 +247,14 @@ def _end(work: Work, state: IntentState, failure: Failure | None) -> None:
             instance=action.instance,
             seconds=round(work.time.now() - work.intent.at, 3),
         )
+    return True
 
 
 class Executor:
-    """Workers per host, bounded, in daemon threads: a stuck one cannot keep the process from ending."""
+    """Workers per host, bounded, in daemon threads: a stuck one cannot keep the process from ending.
+
+    Removals have workers of their own: guests that take their time to leave hold up no clone.
+    """
 
     def __init__(
         self,
@@ -255,14 +272,15 @@ class Executor:
         self._time = Time(now, self._pause)
         self._on_end = on_end
         self._on_bug = on_bug
-        self._queues: dict[str, queue.SimpleQueue[Callable[[], None]]] = {}
+        self._queues: dict[tuple[str, bool], queue.SimpleQueue[Callable[[], bool]]] = {}
         self._active: set[int] = set()
         self._lock = threading.Lock()
         self._idle = threading.Condition(self._lock)
-        for host in hypervisors:
-            self._queues[host] = queue.SimpleQueue()
+        for line in ((host, removes) for host in hypervisors for removes in (False, True)):
+            self._queues[line] = queue.SimpleQueue()
             for number in range(workers_per_host):
-                threading.Thread(target=self._run, args=(host,), name=f"{host}-{number}", daemon=True).start()
+                name = f"{line[0]} {'remove' if line[1] else 'launch'} {number}"
+                threading.Thread(target=self._run, args=(self._queues[line],), name=name, daemon=True).start()
 
     def submit(self, intents: Iterable[Intent]) -> None:
         """Hand new intents to the workers; returns at once."""
@@ -290,35 +308,35 @@ class Executor:
     def _work(self, intent: Intent) -> Work:
         return Work(intent, self._hypervisors[intent.action.host], self._journal, self._time)
 
-    def _enqueue(self, intent: Intent, job: Callable[[], None]) -> None:
+    def _enqueue(self, intent: Intent, job: Callable[[], bool]) -> None:
         with self._lock:
             if intent.id in self._active:
                 return
             self._active.add(intent.id)
 
-        def run() -> None:
+        def run() -> bool:
             try:
-                if not self._stopping.is_set():
-                    job()
+                return not self._stopping.is_set() and job()
             finally:
                 with self._idle:
                     self._active.discard(intent.id)
                     self._idle.notify_all()
 
-        self._queues[intent.action.host].put(run)
+        self._queues[intent.action.host, isinstance(intent.action, Remove)].put(run)
 
-    def _run(self, host: str) -> None:
+    def _run(self, jobs: queue.SimpleQueue[Callable[[], bool]]) -> None:
         while True:
-            job = self._queues[host].get()
+            job = jobs.get()
             try:
-                job()
+                # What has not ended is looked at again by the next regular tick, not at once and over and over.
+                if job():
+                    self._on_end()
             except StoreError as error:
                 # Nothing acts that was not noted before. The intent stays open, and a later tick settles it.
                 log.error("action left where it is: the journal cannot be written", error=str(error))  # noqa: TRY400
             except BaseException as error:  # noqa: BLE001 - a bug ends the daemon, from its main thread
                 self._on_bug(error)
                 return
-            self._on_end()
 
     def _pause(self, seconds: float) -> None:
         if self._stopping.wait(seconds):

@@ -4,17 +4,27 @@ import os
 import socket
 import time
 
+import structlog
+
+log = structlog.get_logger(__name__)
+
 
 def notify(*assignments: str) -> None:
-    """Send state assignments such as `READY=1`. Without a service manager this does nothing. Raises OSError."""
+    """Send state assignments such as `READY=1`; without a service manager this does nothing.
+
+    One that cannot be reached is logged: it is no reason to end, and one that watches will act by itself.
+    """
     address = os.environ.get("NOTIFY_SOCKET")
     if not address:
         return
     if address.startswith("@"):
         address = "\0" + address[1:]
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
-        sender.connect(address)
-        sender.sendall("\n".join(assignments).encode())
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
+            sender.connect(address)
+            sender.sendall("\n".join(assignments).encode())
+    except OSError as error:
+        log.warning("the service manager cannot be told", what=assignments[0], error=str(error))
 
 
 def notify_reloading() -> None:

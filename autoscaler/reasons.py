@@ -18,6 +18,7 @@ lowered_to_max              max, current
 held_by_stabilization       direction (out, in), wanted, window_seconds, extreme
 held_by_cooldown            direction (out, in), wanted, until
 held_by_missing_load        missing, wanted
+held_by_starved_guests      steal, wanted
 held_by_unfilled_window     metric, window_seconds, wanted
 held_by_unknown_inventory   host, why
 held_by_launch_backoff      failures, until
@@ -56,6 +57,9 @@ SENTENCES: Mapping[ReasonCode, str] = {
         "scale-{direction} to {wanted} waits at {extreme} until it was wished for all of {window_seconds}"
     ),
     ReasonCode.HELD_BY_COOLDOWN: "scale-{direction} to {wanted} waits for the cooldown to end at {until}",
+    ReasonCode.HELD_BY_STARVED_GUESTS: (
+        "scale-in to {wanted} waits: the host withholds {steal} of the guests' time, so their load says too little"
+    ),
     ReasonCode.HELD_BY_MISSING_LOAD: "scale-in to {wanted} waits: instances whose load is missing: {missing}",
     ReasonCode.HELD_BY_UNFILLED_WINDOW: (
         "scale-in to {wanted} waits: samples of {metric} do not yet cover its window of {window_seconds}"
@@ -97,7 +101,7 @@ def _show(name: str, value: Parameter) -> str:
         return value.replace("_", " ") if name == "state" else value
     if name == "until":
         return clock(value)
-    if name in ("load", "target"):
+    if name in ("load", "target", "steal"):
         return percent(value)
     if name == "seconds" or name.endswith("_seconds"):
         return duration(value)

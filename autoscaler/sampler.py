@@ -1,32 +1,57 @@
 """Assembles what one tick may know of hosts and guests. What fails to answer becomes `Unknown`, never empty."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+
+import structlog
 
 from autoscaler.core.errors import HypervisorError
 from autoscaler.core.observation import DomainCounters, HostInventory, HostSample, Observation, Unknown
 from autoscaler.core.ports import Hypervisor
 
+log = structlog.get_logger(__name__)
 
-@dataclass(frozen=True, slots=True)
+
 class Sampler:
     """Reads all hosts: hypervisors by host name, and the load of those hosts whose kernel can be read."""
 
-    hypervisors: Mapping[str, Hypervisor]
-    host_loads: Mapping[str, Callable[[], HostSample]]
-    interval_seconds: float
-    workers: int = 4
+    def __init__(
+        self,
+        hypervisors: Mapping[str, Hypervisor],
+        host_loads: Mapping[str, Callable[[], HostSample]],
+        interval_seconds: float,
+        workers: int = 4,
+    ) -> None:
+        self._hypervisors = hypervisors
+        self._host_loads = host_loads
+        self._interval_seconds = interval_seconds
+        self._workers = workers
+        self._complaints: dict[str, str] = {}
 
-    def observe(self, at: float) -> Observation:
-        """Read everything once. Never raises for a host that does not answer; what it lacks is said in its place."""
+    def observe(self, at: float, metrics: frozenset[str]) -> Observation:
+        """Read everything once, of the counters what these metrics are made of.
+
+        Never raises for a host that does not answer; what it lacks is said in its place.
+        """
         inventory: dict[str, HostInventory | Unknown] = {}
         domains: dict[str, DomainCounters] = {}
-        for host, hypervisor in self.hypervisors.items():
+        for host, hypervisor in self._hypervisors.items():
             inventory[host] = _inventory(hypervisor)
             if isinstance(inventory[host], HostInventory):
-                domains |= _counters(hypervisor)
-        hosts = {host: _load(read) for host, read in self.host_loads.items()}
-        return Observation(at, self.interval_seconds, hosts, inventory, domains, workers=self.workers)
+                domains |= self._counters(host, hypervisor, metrics)
+        hosts = {host: _load(read) for host, read in self._host_loads.items()}
+        return Observation(at, self._interval_seconds, hosts, inventory, domains, workers=self._workers)
+
+    def _counters(self, host: str, hypervisor: Hypervisor, metrics: frozenset[str]) -> Mapping[str, DomainCounters]:
+        try:
+            counters = hypervisor.counters(metrics)
+        except HypervisorError as error:
+            # Every instance then lacks its counters, which the core takes as missing load.
+            if self._complaints.get(host) != str(error):
+                log.warning("no statistics, so the load is missing", host=host, error=str(error))
+            self._complaints[host] = str(error)
+            return {}
+        self._complaints.pop(host, None)
+        return counters
 
 
 def _inventory(hypervisor: Hypervisor) -> HostInventory | Unknown:
@@ -34,14 +59,6 @@ def _inventory(hypervisor: Hypervisor) -> HostInventory | Unknown:
         return hypervisor.inventory()
     except HypervisorError as error:
         return Unknown(str(error))
-
-
-def _counters(hypervisor: Hypervisor) -> Mapping[str, DomainCounters]:
-    try:
-        return hypervisor.counters()
-    except HypervisorError:
-        # Every instance then lacks its counters, which the core takes as missing load.
-        return {}
 
 
 def _load(read: Callable[[], HostSample]) -> HostSample | Unknown:

@@ -34,14 +34,16 @@ class World:
         self._journal = journal
         self._workers = workers
 
-    def observe(self, at: float) -> Observation:
-        """Read everything one step may know. Raises StoreError when the journal cannot be read.
+    def observe(self, at: float, metrics: frozenset[str]) -> Observation:
+        """Read everything one step may know; of the counters, what these metrics are made of.
+
+        Raises StoreError when the journal cannot be read.
 
         The journal is read before the hosts: an action that ends in between is then seen twice, in flight and listed,
         and counted once; the other way round it would be seen nowhere and done again.
         """
         pending = self._journal.pending()
-        seen = self._sampler.observe(at)
+        seen = self._sampler.observe(at, metrics)
         return replace(seen, in_flight=pending.in_flight, outcomes=pending.outcomes, requests=pending.requests)
 
     def commit(self, record: TickRecord, actions: Sequence[Action]) -> tuple[Intent, ...]:

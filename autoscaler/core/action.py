@@ -63,20 +63,22 @@ class IntentState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Failure:
+    """Why an action failed."""
+
+    kind: HypervisorErrorKind
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class InFlight:
     """An intent that has not ended, with the last step it began."""
 
     intent: Intent
     state: IntentState
     step: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """Why an action failed."""
-
-    kind: HypervisorErrorKind
-    message: str
+    failure: Failure | None = None
+    """Why its outcome is unknown, or why it is being undone."""
 
 
 @dataclass(frozen=True, slots=True)

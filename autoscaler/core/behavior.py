@@ -11,6 +11,9 @@ from autoscaler.core.memory import GroupMemory, Wish
 from autoscaler.core.policy import DirectionLimits, Policy, Size
 from autoscaler.core.windows import is_full, trim
 
+STARVED_STEAL = 0.3
+"""From this share of withheld time on the host is the bottleneck: the guests' load says too little to remove one."""
+
 Limited = tuple[int, tuple[Reason, ...]]
 
 
@@ -94,6 +97,8 @@ def _unread(wanted: int, inputs: Sequence[Input]) -> Reason | None:
     for seen in inputs:
         if seen.missing:
             return because(ReasonCode.HELD_BY_MISSING_LOAD, missing=seen.missing, wanted=wanted)
+        if seen.steal is not None and seen.steal >= STARVED_STEAL:
+            return because(ReasonCode.HELD_BY_STARVED_GUESTS, steal=seen.steal, wanted=wanted)
         if not seen.window_full:
             return because(
                 ReasonCode.HELD_BY_UNFILLED_WINDOW,

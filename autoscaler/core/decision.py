@@ -23,6 +23,7 @@ class ReasonCode(StrEnum):
     HELD_BY_STABILIZATION = "held_by_stabilization"
     HELD_BY_COOLDOWN = "held_by_cooldown"
     HELD_BY_MISSING_LOAD = "held_by_missing_load"
+    HELD_BY_STARVED_GUESTS = "held_by_starved_guests"
     HELD_BY_UNFILLED_WINDOW = "held_by_unfilled_window"
     HELD_BY_UNKNOWN_INVENTORY = "held_by_unknown_inventory"
     HELD_BY_LAUNCH_BACKOFF = "held_by_launch_backoff"
@@ -68,6 +69,9 @@ class Input:
     missing: int
     window_seconds: float
     window_full: bool
+    across: str = "avg"
+    steal: float | None = None
+    """The share of their time that the host withheld from the guests, at the newest sample."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,10 +59,16 @@ def owned_domains(observation: Observation, controller: str, group: str) -> Iter
                     yield domain
 
 
-def unread_hosts(observation: Observation, hosts: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
-    """Name the group's hosts whose inventory could not be read, each with the reason."""
+def unread_hosts(
+    observation: Observation, policy: Policy, known: Mapping[str, InstanceMemory]
+) -> tuple[tuple[str, str], ...]:
+    """Name the hosts whose inventory could not be read, each with the reason: the policy's, and of known instances.
+
+    A host that the configuration no longer names counts for neither.
+    """
+    elsewhere = {memory.host for memory in known.values() if memory.host in observation.inventory}
     unread = []
-    for host in hosts:
+    for host in sorted({*policy.hosts, *elsewhere}):
         inventory = observation.inventory.get(host, Unknown("not observed"))
         if isinstance(inventory, Unknown):
             unread.append((host, inventory.why))
@@ -92,9 +98,9 @@ def remember(
         boot = boots.get(domain.host)
         memory = known.get(domain.ownership.instance)
         if domain.state in _RUNNING:
-            memory = _seen_running(memory, boot, at)
+            memory = _seen_running(memory, domain.host, boot, at)
         elif memory is not None or domain.saved:
-            memory = _seen_off(memory or InstanceMemory(started_at=at), domain, boot)
+            memory = _seen_off(memory or InstanceMemory(domain.host, at), domain, boot)
         if memory is None:
             continue
         answers = domain.answers is True or not ready.agent
@@ -104,12 +110,12 @@ def remember(
     return remembered
 
 
-def _seen_running(memory: InstanceMemory | None, boot: str | None, at: float) -> InstanceMemory:
+def _seen_running(memory: InstanceMemory | None, host: str, boot: str | None, at: float) -> InstanceMemory:
     if memory is None:
-        return InstanceMemory(started_at=at, boot=boot)
+        return InstanceMemory(host, at, boot=boot)
     if memory.off or (boot is not None and memory.boot not in {None, boot}):
-        return InstanceMemory(started_at=at, boot=boot or memory.boot, returned=True)
-    return replace(memory, boot=boot or memory.boot)
+        return InstanceMemory(host, at, boot=boot or memory.boot, returned=True)
+    return replace(memory, host=host, boot=boot or memory.boot)
 
 
 def _seen_off(memory: InstanceMemory, domain: Domain, boot: str | None) -> InstanceMemory:
@@ -144,7 +150,8 @@ def _of_domain(domain: Domain, memory: InstanceMemory | None, ready: Ready, at: 
     if memory is not None and domain.state in _RUNNING:
         if memory.ready_at is not None:
             state, since = InstanceState.READY, memory.ready_at
-        elif at - memory.started_at <= ready.timeout_seconds:
+        elif at - memory.started_at <= ready.timeout_seconds or domain.answers is None:
+            # A guest that was not asked yet, as after a restart of the daemon, has not failed to answer.
             state, since = InstanceState.BOOTING, memory.started_at
         else:
             since, detail = memory.started_at, READY_TIMEOUT

@@ -19,6 +19,8 @@ class LoadSample:
     measured: int
     warming: int
     missing: int
+    steal: float | None = None
+    """Average over what was measured: the share of its vCPUs' time that a guest wanted to run and could not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,7 @@ class Wish:
 class InstanceMemory:
     """What is remembered of one instance."""
 
+    host: str
     started_at: float
     """When it was first seen running, since it was last brought back."""
     ready_at: float | None = None

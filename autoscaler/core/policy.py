@@ -3,6 +3,7 @@
 Durations are in seconds, sizes in bytes, shares as fractions of one (0.6 is 60 %).
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -128,3 +129,8 @@ class Policy:
     def host(self) -> str:
         """The host new instances are cloned on."""
         return self.hosts[0]
+
+
+def metrics_of(policies: Iterable[Policy]) -> frozenset[str]:
+    """Name the metrics that some policy scales by."""
+    return frozenset(strategy.metric for policy in policies for strategy in policy.scaling)

@@ -39,8 +39,8 @@ class Hypervisor(Protocol):
         """List all domains, ours or not, with state, ownership, and whether our running ones' agents answer."""
         ...
 
-    def counters(self) -> Mapping[str, DomainCounters]:
-        """Raw counters of every running domain, by UUID."""
+    def counters(self, metrics: frozenset[str]) -> Mapping[str, DomainCounters]:
+        """Raw counters of every running domain, by UUID, as far as these metrics are made of them."""
         ...
 
     def validate(self, clone: Clone) -> None:
@@ -65,6 +65,10 @@ class Hypervisor(Protocol):
 
     def running(self, instance: str) -> bool | None:
         """Whether the instance's domain is running (in any state but off); None where there is no such domain."""
+        ...
+
+    def busy_with(self, instance: str) -> bool:
+        """Whether a call for this instance that was given up has not returned yet, and may still take effect."""
         ...
 
     def request_shutdown(self, instance: str) -> None:

@@ -15,9 +15,10 @@ FULL = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A load that was measured, a fraction of the instance's capacity."""
+    """A load that was measured, a fraction of the instance's capacity; `steal` is what its host withheld of it."""
 
     value: float
+    steal: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +50,13 @@ def guest_cpu(before: DomainCounters, now: DomainCounters) -> Load:
         return Missing("no vcpu counters")
     time = now.vcpu_time_seconds - before.vcpu_time_seconds
     delay = now.vcpu_delay_seconds - before.vcpu_delay_seconds
-    available = (now.read_at_seconds - before.read_at_seconds) * now.vcpus - delay
+    elapsed = (now.read_at_seconds - before.read_at_seconds) * now.vcpus
+    available = elapsed - delay
     if time < 0 or delay < 0 or now.vcpus != before.vcpus:
         return Missing("counters started anew")
     if available <= 0:
         return Missing("no time on a physical CPU")
-    return Measured(min(time / available, FULL))
+    return Measured(min(time / available, FULL), delay / elapsed)
 
 
 METRICS: Mapping[str, Callable[[DomainCounters, DomainCounters], Load]] = {"guest.cpu": guest_cpu}
@@ -102,7 +104,9 @@ def group_sample(loads: Mapping[str, Load], across: Across, at: float) -> LoadSa
     """Sum up the members' loads; None where the group has no ready member to ask."""
     if not loads:
         return None
-    values = [load.value for load in loads.values() if isinstance(load, Measured)]
+    members = [load for load in loads.values() if isinstance(load, Measured)]
+    values = [load.value for load in members]
+    steal = sum(load.steal for load in members) / len(members) if members else None
     warming = sum(isinstance(load, Warming) for load in loads.values())
     missing = sum(isinstance(load, Missing) for load in loads.values())
     unmeasured = warming + missing
@@ -115,4 +119,4 @@ def group_sample(loads: Mapping[str, Load], across: Across, at: float) -> LoadSa
             value = max(values, default=None)
             low = (value or 0.0) * len(values)
             high = FULL * len(loads) if unmeasured else low
-    return LoadSample(at, value, low, high, len(values), warming, missing)
+    return LoadSample(at, value, low, high, len(values), warming, missing, steal)

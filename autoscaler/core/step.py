@@ -93,7 +93,7 @@ def _look(policy: Policy, observation: Observation, memory: Memory) -> _Seen:
     group = memory.groups.get(policy.group, GroupMemory())
     group = _take_in_requests(group, policy, observation.requests)
     group = _take_in_outcomes(group, policy, observation)
-    unread = unread_hosts(observation, policy.hosts)
+    unread = unread_hosts(observation, policy, group.instances)
     if unread:
         return _Seen(policy, group, unread=unread)
     domains = tuple(owned_domains(observation, memory.controller, policy.group))
@@ -283,7 +283,7 @@ def _hold_unread(
     policy: Policy, group: GroupMemory, observation: Observation, unread: Sequence[tuple[str, str]]
 ) -> Decision:
     """Do nothing for a group whose instances cannot be listed."""
-    current = group.admitted or 0
+    current = policy.size.min if group.admitted is None else group.admitted
     reasons = tuple(because(ReasonCode.HELD_BY_UNKNOWN_INVENTORY, host=host, why=why) for host, why in unread)
     inputs = _inputs(policy, group, observation)
     return Decision(policy.group, observation.at, current, inputs, (), current, current, current, reasons)

@@ -21,7 +21,7 @@ class Calls:
     def __init__(self, host: str, *, limit: int = 16) -> None:
         self._host = host
         self._limit = limit
-        self._stuck: set[object] = set()
+        self._stuck: dict[object, str] = {}
         self._lock = threading.Lock()
 
     def run(self, what: str, function: Callable[[], T], seconds: float) -> T:
@@ -37,7 +37,7 @@ class Calls:
         try:
             return future.result(seconds)
         except TimeoutError:
-            if self._returned_after_all(future):
+            if self._returned_after_all(future, what):
                 return future.result()
         raise HypervisorError(
             HypervisorErrorKind.DEADLINE,
@@ -45,6 +45,11 @@ class Calls:
             f"Is libvirt, or the guest's QEMU, hanging there?",
             retryable=True,
         )
+
+    def stuck(self) -> tuple[str, ...]:
+        """Say what was asked in the calls that were given up and have not returned yet."""
+        with self._lock:
+            return tuple(self._stuck.values())
 
     def _refuse_when_stuck(self, what: str) -> None:
         with self._lock:
@@ -57,10 +62,10 @@ class Calls:
                 retryable=True,
             )
 
-    def _returned_after_all(self, future: Future[T]) -> bool:
+    def _returned_after_all(self, future: Future[T], what: str) -> bool:
         with self._lock:
             if not future.done():
-                self._stuck.add(future)
+                self._stuck[future] = what
             return future.done()
 
     def _work(self, function: Callable[[], T], future: Future[T]) -> None:
@@ -70,4 +75,4 @@ class Calls:
             future.set_exception(error)
         finally:
             with self._lock:
-                self._stuck.discard(future)
+                self._stuck.pop(future, None)

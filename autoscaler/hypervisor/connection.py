@@ -78,6 +78,10 @@ class Connections:
         """
         return self._calls.run(what, lambda: self._attempt(what, function), seconds)
 
+    def stuck(self) -> tuple[str, ...]:
+        """Say what was asked in the calls that were given up and have not returned yet."""
+        return self._calls.stuck()
+
     def close(self) -> None:
         """Take no more calls and let idle connections go; one that is in use goes when its call ends."""
         with self._lock:

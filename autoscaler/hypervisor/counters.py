@@ -6,12 +6,20 @@ import libvirt
 
 from autoscaler.core.observation import DomainCounters
 
-GROUPS = libvirt.VIR_DOMAIN_STATS_STATE | libvirt.VIR_DOMAIN_STATS_VCPU
-"""The statistics that `guest.cpu` needs; every further group makes each call slower."""
+_GROUPS = {"guest.cpu": libvirt.VIR_DOMAIN_STATS_VCPU}
+"""The groups of statistics each metric is made of; every further group makes each call slower."""
 # A busy domain would stall the call for all; without waiting it merely has fewer fields. The first call after a QEMU
 # began to hang may still be stuck in it; those after that are not.
 _FLAGS = libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_RUNNING | libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT
 _NANOSECONDS = 1e9
+
+
+def groups_of(metrics: frozenset[str]) -> int:
+    """Give the groups of libvirt's statistics that these metrics need, 0 for none."""
+    groups = 0
+    for metric in metrics:
+        groups |= _GROUPS.get(metric, 0)
+    return groups
 
 
 def read(connection: libvirt.virConnect, groups: int) -> list[tuple[str, dict[str, Any]]]:

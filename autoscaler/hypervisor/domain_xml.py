@@ -1,5 +1,6 @@
 """The domain XML of an instance, and the ownership element in its metadata."""
 
+import math
 import uuid
 from dataclasses import dataclass
 from xml.etree import ElementTree as ET
@@ -97,8 +98,8 @@ def parse_ownership(text: str) -> Ownership | None:
     """Read the element back; None for one that we did not write like this."""
     try:
         element = ET.fromstring(text)  # noqa: S314 - expat expands no external entities, and libvirt parsed it before
-        return Ownership(
-            element.attrib["controller"],
+        ownership = Ownership(
+            str(uuid.UUID(element.attrib["controller"])),
             element.attrib["group"],
             element.attrib["instance"],
             element.attrib["image-digest"],
@@ -106,6 +107,7 @@ def parse_ownership(text: str) -> Ownership | None:
         )
     except (ET.ParseError, KeyError, ValueError):
         return None
+    return ownership if math.isfinite(ownership.created_at) else None
 
 
 def agent_connected(live_xml: str) -> bool | None:

@@ -3,7 +3,7 @@
 import libvirt
 
 from autoscaler.core.observation import Domain, DomainState, Ownership
-from autoscaler.hypervisor.domain_xml import OWNERSHIP_NAMESPACE, parse_ownership
+from autoscaler.hypervisor.domain_xml import OWNERSHIP_NAMESPACE, domain_uuid, parse_ownership
 from autoscaler.hypervisor.errors import is_code
 
 _STATES = {
@@ -39,7 +39,11 @@ def ownership_of(domain: libvirt.virDomain) -> Ownership | None:
         if not is_code(error, libvirt.VIR_ERR_NO_DOMAIN_METADATA):
             raise
         return None
-    return parse_ownership(element)
+    ownership = parse_ownership(element)
+    if ownership is None or domain.UUIDString() != domain_uuid(ownership.controller, ownership.instance):
+        # A copy somebody made of an instance, element and all: the instance is the one whose UUID was made for it.
+        return None
+    return ownership
 
 
 def _domain(domain: libvirt.virDomain, host: str) -> Domain:

@@ -41,8 +41,8 @@ class LibvirtHypervisor:
     """Speaks to one host, as `autoscaler.core.ports.Hypervisor` says; every method raises HypervisorError.
 
     `recall` and `remember` keep across restarts which accelerator was seen to work. `on_change` is called, from a
-    foreign thread and not to be kept waiting, when a domain changed or a guest's agent answered. `stats_groups` are
-    libvirt's VIR_DOMAIN_STATS_* to ask for. Calls that only read may take `read_seconds`, others `write_seconds`.
+    foreign thread and not to be kept waiting, when a domain changed or a guest's agent answered. Calls
+    that only read may take `read_seconds`, others `write_seconds`.
     """
 
     def __init__(
@@ -54,13 +54,11 @@ class LibvirtHypervisor:
         recall: Callable[[str], str | None] = _nothing_known,
         remember: Callable[[str, str], None] = _forgotten,
         on_change: Callable[[], None] = _unheard,
-        stats_groups: int = counters.GROUPS,
         read_seconds: float = 10.0,
         write_seconds: float = 60.0,
     ) -> None:
         self._host = host
         self._controller = controller
-        self._stats_groups = stats_groups
         self._read_seconds = read_seconds
         self._write_seconds = write_seconds
         # What waits for a guest must hold up neither sampling nor actions: each has its own budget of stuck calls.
@@ -100,11 +98,14 @@ class LibvirtHypervisor:
             ),
         )
 
-    def counters(self) -> Mapping[str, DomainCounters]:
-        """Raw counters of every running domain, by UUID, in one call."""
+    def counters(self, metrics: frozenset[str]) -> Mapping[str, DomainCounters]:
+        """Raw counters of every running domain, by UUID, in one call; none where no metric needs any."""
+        groups = counters.groups_of(metrics)
+        if not groups:
+            return {}
 
         def read(connection: libvirt.virConnect) -> dict[str, DomainCounters]:
-            all_stats = counters.read(connection, self._stats_groups)
+            all_stats = counters.read(connection, groups)
             at = time.monotonic()
             return {uuid: counters.counters(uuid, stats, at) for uuid, stats in all_stats}
 
@@ -171,6 +172,10 @@ class LibvirtHypervisor:
             return None if domain is None else bool(domain.isActive())
 
         return self._read(f"look at domain {instance}", running)
+
+    def busy_with(self, instance: str) -> bool:
+        """Whether a call for this instance that was given up has not returned yet, and may still take effect."""
+        return any(instance in what for what in self._actions.stuck())
 
     def request_shutdown(self, instance: str) -> None:
         """Ask the guest to shut down: agent first, then ACPI. Returns without waiting for it."""

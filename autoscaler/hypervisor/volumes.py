@@ -63,7 +63,13 @@ _IDENTITY = ("key", "capacity", "allocation", "target/timestamps/mtime")
 def create_overlay(connection: libvirt.virConnect, image: Image, ref: VolumeRef) -> None:
     """Make the overlay and the empty console log."""
     clone_image(connection, image, ref.name, ref.host)
-    active_pool(connection, ref.pool, ref.host).createXML(_raw_xml(_console_name(ref)))
+    pool = active_pool(connection, ref.pool, ref.host)
+    try:
+        pool.createXML(_raw_xml(_console_name(ref)))
+    except libvirt.libvirtError:
+        # Both or none: a log that is in the way already is not ours, and so the overlay would be told to be.
+        delete_named(pool, ref.name)
+        raise
 
 
 def clone_image(connection: libvirt.virConnect, image: Image, name: str, host: str) -> str:

@@ -44,6 +44,7 @@ class _Machine:
     started_at: float | None = None
     off_at: float | None = None
     vcpu_seconds: float = 0.0
+    delay_seconds: float = 0.0
 
 
 class SimulatedHost:
@@ -70,6 +71,8 @@ class SimulatedHost:
         self.guest = guest or Guest()
         self.images = images
         self.fault = fault
+        self.steal = 0.0
+        """The share of its time that every running guest wants to run and cannot."""
         self.volumes: set[tuple[str, str]] = set(images)
         self._machines: dict[str, _Machine] = {}
         self._accounted_at = clock.now()
@@ -112,13 +115,15 @@ class SimulatedHost:
         self._account()
         return HostInventory(self._host, tuple(self._as_listed(machine) for machine in self._machines.values()))
 
-    def counters(self) -> Mapping[str, DomainCounters]:
+    def counters(self, metrics: frozenset[str]) -> Mapping[str, DomainCounters]:  # noqa: ARG002 - they cost nothing
         """Give the vCPU counters of running domains."""
         self.fault("counters")
         self._account()
         now = self._clock.now()
         return {
-            machine.domain.uuid: DomainCounters(machine.domain.uuid, now, machine.vcpus, machine.vcpu_seconds, 0.0)
+            machine.domain.uuid: DomainCounters(
+                machine.domain.uuid, now, machine.vcpus, machine.vcpu_seconds, machine.delay_seconds
+            )
             for machine in self._machines.values()
             if machine.domain.state is DomainState.RUNNING
         }
@@ -171,6 +176,10 @@ class SimulatedHost:
         self._account()
         machine = self._ours(instance)
         return None if machine is None else machine.domain.state not in _OFF
+
+    def busy_with(self, instance: str) -> bool:  # noqa: ARG002 - no simulated call hangs
+        """Never: every simulated call returns."""
+        return False
 
     def request_shutdown(self, instance: str) -> None:
         """Ask the guest; it is off after its shutdown time."""
@@ -236,6 +245,8 @@ class SimulatedHost:
         booted = [machine for machine in self._machines.values() if self._booted(machine, self._accounted_at)]
         elapsed = now - self._accounted_at
         if elapsed > 0:
+            for machine in booted:
+                machine.delay_seconds += elapsed * self.steal
             serving = [machine for machine in booted if machine.domain.ownership is not None]
             for machine in serving:
                 machine.vcpu_seconds += elapsed * min(self.demand(self._accounted_at) / len(serving), 1.0)

@@ -133,7 +133,7 @@ class Journal:
             if state in _ENDED:
                 outcomes.append((state_at, id_, Outcome(intent, state, state_at, self._failure(failure))))
             else:
-                in_flight.append(InFlight(intent, state, step))
+                in_flight.append(InFlight(intent, state, step, self._failure(failure)))
         ordered = tuple(outcome for _, _, outcome in sorted(outcomes, key=lambda each: each[:2]))
         return Pending(tuple(in_flight), ordered, tuple(_request(row) for row in requests))
 

@@ -60,7 +60,7 @@ class Bench:
         self.seen: Observation | None = None
 
     def observe(self) -> Observation:
-        self.seen = self._world.observe(self._now())
+        self.seen = self._world.observe(self._now(), frozenset({"guest.cpu"}))
         return self.seen
 
     def apply(self, *actions: Action) -> None:

@@ -8,7 +8,7 @@ from autoscaler.core.errors import HypervisorError, HypervisorErrorKind
 from autoscaler.core.instances import owned_domains
 from autoscaler.core.memory import Memory
 from autoscaler.core.observation import Change, Observation, Ownership, Request
-from autoscaler.core.policy import Policy
+from autoscaler.core.policy import Policy, metrics_of
 from autoscaler.core.ports import VolumeRef
 from autoscaler.core.step import StepResult, step
 from autoscaler.sampler import Sampler
@@ -57,7 +57,7 @@ class Plant:
 
     def observe(self) -> Observation:
         self._end_actions()
-        seen = self.sampler.observe(self.clock.at)
+        seen = self.sampler.observe(self.clock.at, metrics_of((self.policy,)))
         flights = tuple(flight for _, flight in self.flights)
         self.observation = replace(
             seen, in_flight=flights, outcomes=tuple(self.outcomes), requests=tuple(self.requests)

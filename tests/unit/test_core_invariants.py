@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from autoscaler.core.action import Clone, Remove, Start
+from autoscaler.core.behavior import STARVED_STEAL
 from autoscaler.core.decision import Decision, ReasonCode
 from autoscaler.core.memory import Memory
 from autoscaler.core.observation import Change, DomainState, Observation, Unknown
@@ -76,6 +77,10 @@ class Group(RuleBasedStateMachine):
     @rule(busy=st.floats(0.0, 8.0))
     def load(self, busy: float) -> None:
         self.plant.demand = busy
+
+    @rule(share=st.sampled_from([0.0, 0.1, 0.6]))
+    def starve(self, share: float) -> None:
+        self.plant.host.steal = share
 
     @rule(methods=st.sets(st.sampled_from(["create_overlay", "start", "undefine"]), max_size=2))
     def break_actions(self, methods: set[str]) -> None:
@@ -152,6 +157,7 @@ class Group(RuleBasedStateMachine):
             return
         at = observation.at
         assert all(seen.missing == 0 and seen.window_full for seen in decision.inputs)
+        assert all(seen.steal is None or seen.steal < STARVED_STEAL for seen in decision.inputs)
         strategy = policy.scaling[0]
         after = self.result.memory.groups["web"] if self.result else memory
         assert is_full(after.samples[strategy.series], at, strategy.over_seconds, observation.interval_seconds)

@@ -21,8 +21,8 @@ def counters(
         (counters(0, 10), counters(10, 10), Measured(0.0)),
         (counters(0, 0, vcpus=4), counters(10, 20, vcpus=4), Measured(0.5)),
         # Two cores' worth of time among eight vCPUs that all wanted to run: full, not a quarter.
-        (counters(0, 0, 0, vcpus=8), counters(10, 20, 60, vcpus=8), Measured(1.0)),
-        (counters(0, 0, 0), counters(10, 2, 5), Measured(0.4)),
+        (counters(0, 0, 0, vcpus=8), counters(10, 20, 60, vcpus=8), Measured(1.0, 0.75)),
+        (counters(0, 0, 0), counters(10, 2, 5), Measured(0.4, 0.5)),
         (counters(0, 0), counters(10, 10.3), Measured(1.0)),
         (counters(0, None), counters(10, 4), Missing("no vcpu counters")),
         (counters(0, 0, None), counters(10, 4, 0.0), Missing("no vcpu counters")),
@@ -45,7 +45,7 @@ def instance(name: str, state: InstanceState, domain_state: DomainState = Domain
 
 def test_only_ready_instances_are_members() -> None:
     instances = [instance(state.value, state) for state in InstanceState]
-    memory = {state.value: InstanceMemory(0.0, 0.0) for state in InstanceState}
+    memory = {state.value: InstanceMemory("local", 0.0, 0.0) for state in InstanceState}
     before = {f"uuid-{i.id}": counters(0, 0, uuid=f"uuid-{i.id}") for i in instances}
     now = {uuid: counters(10, 5, uuid=uuid) for uuid in before}
     assert member_loads("guest.cpu", instances, memory, (before, now), (10.0, 0.0)) == {"ready": Measured(0.5)}
@@ -60,7 +60,9 @@ def test_a_member_is_measured_warming_or_missing() -> None:
         instance("new", ready),
         instance("unlisted", ready),
     ]
-    memory = {i.id: InstanceMemory(0.0, 0.0) for i in instances} | {"young": InstanceMemory(0.0, 70.0)}
+    memory = {i.id: InstanceMemory("local", 0.0, 0.0) for i in instances} | {
+        "young": InstanceMemory("local", 0.0, 70.0)
+    }
     before = {f"uuid-{name}": counters(0, 0) for name in ("old", "young", "paused", "unlisted")}
     now = {f"uuid-{name}": counters(10, 1) for name in ("old", "young", "paused", "new")}
     assert member_loads("guest.cpu", instances, memory, (before, now), (100.0, 60.0)) == {

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 from autoscaler.core.action import Clone, Remove
 from autoscaler.core.decision import ReasonCode
-from autoscaler.core.observation import Change, DomainState, Ownership
+from autoscaler.core.observation import Change, DomainState, HostInventory, Ownership, Unknown
 from autoscaler.core.policy import Behavior, DirectionLimits, Image, Mode, Policy, Ready, Size, TargetTracking
-from autoscaler.core.step import StepResult
+from autoscaler.core.step import StepResult, step
 from tests.support.plant import CONTROLLER, Plant
 
 POLICY = Policy(
@@ -236,3 +236,68 @@ def test_ids_are_unique_to_the_controller() -> None:
     (flight,) = [flight for _, flight in plant.flights]
     assert flight.intent.action.instance.startswith("web-")
     assert CONTROLLER not in flight.intent.action.instance
+
+
+def test_a_removal_that_failed_at_its_last_steps_is_done_again() -> None:
+    plant = Plant(POLICY, interval_seconds=2.0)
+    plant.demand = 0.9
+    plant.run(60.0)
+    plant.demand, plant.broken = 0.0, {"delete_volume"}
+    plant.run(80.0)
+    assert len(plant.owned()) == 3, "still seen, so still counted"
+    plant.broken = set()
+    plant.run(80.0)
+    assert len(plant.owned()) == 1
+    assert len(plant.host.volumes - plant.host.images) == 1
+
+
+def test_a_guest_that_was_not_asked_has_not_failed_to_answer() -> None:
+    """The daemon was down for longer than the ready timeout; its first look comes before its first question."""
+    plant = Plant(POLICY, interval_seconds=2.0)
+    plant.host.guest = replace(plant.host.guest, boot_seconds=10.0)
+    plant.run(6.0)
+    (instance,) = plant.owned()
+    plant.clock.advance(3600.0)
+    observation = plant.observe()
+    inventory = observation.inventory["local"]
+    assert isinstance(inventory, HostInventory)
+    unasked = tuple(replace(domain, answers=None) for domain in inventory.domains)
+    blind = replace(observation, inventory={"local": replace(inventory, domains=unasked)})
+    result = step((POLICY,), blind, plant.memory)
+    assert result.actions == ()
+    plant.memory = result.memory
+    plant.run(4.0)
+    assert plant.owned() == {instance}
+
+
+def test_a_host_that_is_left_counts_until_it_was_read() -> None:
+    plant = Plant(replace(POLICY, size=Size(2, 2)), interval_seconds=2.0)
+    plant.run(20.0)
+    moved = replace(POLICY, size=Size(2, 2), hosts=("other",))
+    observation = plant.observe()
+    unread = replace(observation, inventory={"local": Unknown("away"), "other": HostInventory("other", ())})
+    result = step((moved,), unread, plant.memory)
+    assert (result.actions, codes(result)) == ((), [ReasonCode.HELD_BY_UNKNOWN_INVENTORY])
+    assert set(result.memory.groups["web"].instances) == plant.owned()
+
+
+def test_starved_guests_are_not_taken_for_idle_ones() -> None:
+    plant = Plant(POLICY, interval_seconds=2.0)
+    plant.demand = 0.9
+    plant.run(60.0)
+    plant.demand, plant.host.steal = 0.0, 0.5
+    result = plant.run(120.0)
+    assert len(plant.owned()) == 3
+    assert codes(result) == [ReasonCode.RAISED_TO_MIN, ReasonCode.HELD_BY_STARVED_GUESTS]
+    plant.host.steal = 0.0
+    plant.run(60.0)
+    assert len(plant.owned()) == 1
+
+
+def test_the_age_is_that_of_what_was_measured() -> None:
+    plant = Plant(POLICY, interval_seconds=2.0)
+    plant.run(20.0)
+    plant.broken = {"counters"}
+    plant.clock.advance(2.0)
+    result = plant.run(6.0)
+    assert result.decisions[0].inputs[0].age_seconds == 8.0

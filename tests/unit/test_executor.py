@@ -1,8 +1,8 @@
 """Every step of clone and removal, failing and interrupted, on the simulated world."""
 
-import threading
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import pytest
@@ -16,6 +16,7 @@ from autoscaler.core.ports import VolumeRef
 from autoscaler.executor import Executor, StoppingError, Time, Work, carry_out, settle
 from autoscaler.simulate.host import Clock, SimulatedHost
 from autoscaler.store import Journal, TickRecord
+from tests.support.polling import wait_until
 
 CLONE = Clone("web", "local", "web-1", Image("default", "golden.qcow2"), Machine())
 REMOVE = Remove("web", "local", "web-1", "test", 5.0)
@@ -123,6 +124,8 @@ def test_a_clone_of_unknown_outcome_is_settled(rig: Rig, call: str, after: bool,
         assert rig.left()[0] is True
     else:
         assert outcome.state is IntentState.FAILED
+        assert outcome.failure is not None
+        assert outcome.failure.kind is kind, "so that launches back off"
         assert rig.left() == NOTHING
 
 
@@ -193,18 +196,17 @@ def test_a_foreign_volume_of_the_same_name_is_left_alone(rig: Rig) -> None:
 def test_an_action_whose_journal_fails_is_settled_later(rig: Rig) -> None:
     """Workers in threads: the journal fails in the middle of a clone, and nothing ends but the attempt."""
     intent, bugs = rig.intend(CLONE), list[BaseException]()
-    ended = threading.Event()
     journal = Interposed(rig.journal, "end_step", StoreError("disk full, as told"), after=False)
     executor = Executor(
         {"local": rig.host},
         cast("Journal", journal),
         now=rig.clock.now,
         workers_per_host=1,
-        on_end=ended.set,
+        on_end=lambda: None,
         on_bug=bugs.append,
     )
     executor.submit([intent])
-    assert ended.wait(10)
+    wait_until(lambda: not executor.active(), 10, "the attempt has ended")
     assert executor.stop(10)
     assert not bugs
     assert [flight.state for flight in rig.journal.in_flight()] == [IntentState.OPEN]
@@ -241,7 +243,7 @@ def test_an_instance_that_cannot_be_started_is_left_as_it_is(
     assert rig.left() == before
     assert [step.name for step in rig.journal.steps(intent.id)] == ["start"]
     if state is IntentState.UNKNOWN:
-        assert rig.journal.in_flight() == (InFlight(intent, IntentState.UNKNOWN, "start"),)
+        assert rig.journal.in_flight() == (InFlight(intent, IntentState.UNKNOWN, "start", Failure(kind, "as told")),)
         rig.settle()
     assert rig.journal.outcomes()[-1].state is IntentState.FAILED
     assert rig.left() == before
@@ -259,3 +261,39 @@ def test_a_start_interrupted_by_death_is_settled_by_what_is_seen(rig: Rig, after
     assert outcome.state is (IntentState.DONE if after else IntentState.FAILED)
     assert rig.left()[0] is after
     assert rig.journal.volumes() != ()
+
+
+def test_what_a_call_may_yet_do_is_waited_for(rig: Rig) -> None:
+    """A call that was given up and has not returned may take effect after an undo: it is not settled before."""
+    intent = rig.intend(CLONE)
+    error = HypervisorError(HypervisorErrorKind.DEADLINE, "no answer")
+    carry_out(rig.work(intent, Interposed(rig.host, "create_overlay", error, after=False)))
+    (flight,) = rig.journal.in_flight()
+    stuck = Interposed(rig.host, "busy_with", AssertionError(), after=False)
+    stuck.busy_with = lambda _instance: True
+    assert settle(flight, rig.work(intent, stuck)) is False
+    rig.host.create_overlay(CLONE, rig.work(intent).volume)  # it does, late
+    assert len(rig.journal.in_flight()) == 1
+    rig.settle()
+    assert rig.left() == NOTHING
+    assert rig.journal.in_flight() == ()
+
+
+def test_guests_that_take_their_time_to_leave_hold_up_no_clone(rig: Rig) -> None:
+    launched(rig)
+    rig.host.guest = replace(rig.host.guest, shutdown_seconds=math.inf)
+    bugs: list[BaseException] = []
+    executor = Executor(
+        {"local": rig.host},
+        rig.journal,
+        now=rig.clock.now,
+        workers_per_host=1,
+        on_end=lambda: None,
+        on_bug=bugs.append,
+    )
+    executor.submit([rig.intend(replace(REMOVE, deadline_seconds=3600.0))])
+    executor.submit([rig.intend(replace(CLONE, instance="web-2"))])
+    wait_until(lambda: rig.host.running("web-2"), 10, "the clone, beside the removal that waits")
+    assert rig.host.running("web-1")
+    assert executor.stop(10)
+    assert not bugs

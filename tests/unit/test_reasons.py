@@ -26,6 +26,7 @@ EXAMPLES: dict[ReasonCode, dict[str, Parameter]] = {
     ReasonCode.HELD_BY_STABILIZATION: {"direction": "in", "wanted": 1, "window_seconds": 300.0, "extreme": 2},
     ReasonCode.HELD_BY_COOLDOWN: {"direction": "out", "wanted": 4, "until": 1_700_000_000.0},
     ReasonCode.HELD_BY_MISSING_LOAD: {"missing": 1, "wanted": 1},
+    ReasonCode.HELD_BY_STARVED_GUESTS: {"steal": 0.42, "wanted": 1},
     ReasonCode.HELD_BY_UNFILLED_WINDOW: {"metric": "guest.cpu", "window_seconds": 60.0, "wanted": 1},
     ReasonCode.HELD_BY_UNKNOWN_INVENTORY: {"host": "local", "why": "the connection was closed"},
     ReasonCode.HELD_BY_LAUNCH_BACKOFF: {"failures": 3, "until": 1_700_000_000.0},

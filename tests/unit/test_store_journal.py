@@ -99,7 +99,9 @@ def test_an_unknown_intent_stays_in_flight_until_it_is_settled(journal: Journal)
     journal.begin_step(intent.id, "start", 2.0)
     journal.mark_unknown(intent.id, 3.0, Failure(HypervisorErrorKind.DEADLINE, "no answer"))
     commit(journal, 4.0)
-    assert journal.in_flight() == (InFlight(intent, IntentState.UNKNOWN, "start"),)
+    assert journal.in_flight() == (
+        InFlight(intent, IntentState.UNKNOWN, "start", Failure(HypervisorErrorKind.DEADLINE, "no answer")),
+    )
     assert journal.outcomes() == ()
     journal.end_intent(intent.id, IntentState.DONE, 5.0)
     assert journal.outcomes() == (Outcome(intent, IntentState.DONE, 5.0),)

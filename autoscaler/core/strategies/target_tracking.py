@@ -48,17 +48,20 @@ def describe_input(
     known = [(sample.value, weight) for sample, weight in weighed if sample.value is not None and weight > 0]
     total = sum(weight for _, weight in known)
     newest = samples[-1] if samples else None
+    measured = next((sample for sample in reversed(samples) if sample.value is not None), None)
     return Input(
         metric=strategy.metric,
         value=sum(value * weight for value, weight in known) / total if known else None,
-        latest=newest.value if newest else None,
-        age_seconds=at - newest.at if newest else None,
+        latest=measured.value if measured else None,
+        age_seconds=at - measured.at if measured else None,
         target=strategy.target,
         measured=newest.measured if newest else 0,
         warming=newest.warming if newest else 0,
         missing=newest.missing if newest else 0,
         window_seconds=strategy.over_seconds,
         window_full=is_full(samples, at, strategy.over_seconds, interval_seconds),
+        across=strategy.across.value,
+        steal=measured.steal if measured else None,
     )
 
 

@@ -116,5 +116,5 @@ class Plant:
             self.host.start(action.instance)
         else:
             self.host.destroy(action.instance)
-            self.host.undefine(action.instance)
             self.host.delete_volume(VolumeRef("local", "default", f"{action.instance}.qcow2", action.instance))
+            self.host.undefine(action.instance)

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from autoscaler.core.action import Action, Clone, InFlight, Intent, IntentState, Remove, Start
+from autoscaler.core.action import Action, Clone, Failure, InFlight, Intent, IntentState, Remove, Start
 from autoscaler.core.errors import HypervisorError, HypervisorErrorKind, StoreError
 from autoscaler.core.memory import Memory
 from autoscaler.core.observation import Observation
@@ -49,6 +49,13 @@ class Interposed:
             return attribute(*arguments)
 
         return call
+
+
+class Busy(Interposed):
+    """A host with a call that has not returned."""
+
+    def busy_with(self, _instance: str) -> bool:
+        return True
 
 
 @dataclass
@@ -269,9 +276,7 @@ def test_what_a_call_may_yet_do_is_waited_for(rig: Rig) -> None:
     error = HypervisorError(HypervisorErrorKind.DEADLINE, "no answer")
     carry_out(rig.work(intent, Interposed(rig.host, "create_overlay", error, after=False)))
     (flight,) = rig.journal.in_flight()
-    stuck = Interposed(rig.host, "busy_with", AssertionError(), after=False)
-    stuck.busy_with = lambda _instance: True
-    assert settle(flight, rig.work(intent, stuck)) is False
+    assert settle(flight, rig.work(intent, Busy(rig.host, "none", error, after=False))) is False
     rig.host.create_overlay(CLONE, rig.work(intent).volume)  # it does, late
     assert len(rig.journal.in_flight()) == 1
     rig.settle()

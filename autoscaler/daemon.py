@@ -45,6 +45,7 @@ _HOST_DEADLINES_SECONDS = 20.0
 """How long a tick may wait for one host: to list its domains, and to give their counters."""
 _COMMIT_DEADLINES_SECONDS = 10.0
 """How long a tick may wait for a journal that somebody else locks: to commit, and to keep it in order."""
+_SIGNAL_POLL_SECONDS = 0.5
 _PRUNE_EVERY_SECONDS = 3600.0
 
 
@@ -121,7 +122,11 @@ class Daemon:
 
     def _serve(self) -> None:
         while True:
-            event = self._events.get()
+            try:
+                # A signal that another thread took is handled here all the same, but wakes no `get` without a timeout.
+                event = self._events.get(timeout=_SIGNAL_POLL_SECONDS)
+            except queue.Empty:
+                continue
             if isinstance(event, BaseException):
                 raise event
             if event != "SIGHUP":

@@ -4,11 +4,12 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from apscheduler.executors.base import BaseExecutor, run_job
 from apscheduler.job import Job
 from apscheduler.schedulers.background import BackgroundScheduler
+from apscheduler.triggers.base import BaseTrigger
 
 _JOB = "tick"
 _SHORTEST_GAP_SECONDS = 0.5
@@ -23,6 +24,21 @@ class _DaemonThreadExecutor(BaseExecutor):  # type: ignore[misc]
             self._run_job_success(job.id, events)
 
         threading.Thread(target=run, name="tick", daemon=True).start()
+
+
+class _Every(BaseTrigger):  # type: ignore[misc]
+    """Fires every so many seconds, and never in the past.
+
+    APScheduler's own interval lists every time that was missed before it coalesces them, under its lock: for a clock
+    set forward from 1970 that takes for ever.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._interval = timedelta(seconds=seconds)
+
+    def get_next_fire_time(self, previous_fire_time: datetime | None, now: datetime) -> datetime:
+        following = (previous_fire_time or now) + self._interval
+        return following if following > now else now + self._interval
 
 
 class Ticker:
@@ -43,8 +59,7 @@ class Ticker:
         """Begin ticking, at once."""
         self._scheduler.add_job(
             self._run,
-            "interval",
-            seconds=self._interval,
+            _Every(self._interval),
             id=_JOB,
             next_run_time=datetime.now(UTC),
             coalesce=True,

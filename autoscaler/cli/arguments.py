@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 
 import click
 
+_LONGEST_SECONDS = 365 * 86400.0
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -25,7 +26,10 @@ def duration(_: click.Context, __: click.Parameter, value: str | None) -> float 
     found = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)([smhd])", value)
     if found is None or float(found[1]) == 0:
         raise click.BadParameter(f"{value!r} is no duration above 0; write for example 90s, 5m, 1h or 1d")
-    return float(found[1]) * _UNIT_SECONDS[found[2]]
+    seconds = float(found[1]) * _UNIT_SECONDS[found[2]]
+    if seconds > _LONGEST_SECONDS:
+        raise click.BadParameter(f"{value!r} is longer than the 365d that can be held")
+    return seconds
 
 
 def moment(_: click.Context, __: click.Parameter, value: str | None) -> float | None:

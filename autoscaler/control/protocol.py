@@ -5,7 +5,6 @@ A request is ``{"command": "scale", "arguments": {"group": "web", "count": 3, "f
 """
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,7 @@ from autoscaler.core.errors import ControlError
 
 MAX_REQUEST_BYTES = 64 * 1024
 DEFAULT_HOLD_SECONDS = 3600.0
+_MOST_SECONDS = 1e11
 
 ARGUMENTS: Mapping[str, frozenset[str]] = {
     "status": frozenset(),
@@ -36,7 +36,7 @@ class Call:
     def group(self) -> str:
         """Return the group's name. Raises `ControlError` when it is missing or no text."""
         value = self.arguments.get("group")
-        if not isinstance(value, str) or not value:
+        if not isinstance(value, str) or not value.isprintable() or not value:
             raise self.wrong("group", "the name of a group", value)
         return value
 
@@ -50,7 +50,10 @@ class Call:
         return value
 
     def seconds(self, name: str) -> float | None:
-        """Return a time or duration in seconds, None when left out. Raises `ControlError` unless it is above 0."""
+        """Return a time or duration in seconds, None when left out. Raises `ControlError` unless it is above 0.
+
+        Nor may it be beyond any date that can be written.
+        """
         value = self.arguments.get(name)
         if value is None:
             return None
@@ -66,7 +69,7 @@ class Call:
 
 def _is_above_zero(value: float) -> bool:
     try:
-        return math.isfinite(value) and value > 0
+        return 0 < value < _MOST_SECONDS
     except OverflowError:  # a whole number beyond the range of a float
         return False
 

@@ -13,8 +13,11 @@ from autoscaler.core.errors import HypervisorError, HypervisorErrorKind
 from autoscaler.core.policy import Image
 from autoscaler.core.ports import VolumeRef, overlay_name
 from autoscaler.hypervisor.domain_xml import Files, to_text
-from autoscaler.hypervisor.errors import is_code, kind_of
+from autoscaler.hypervisor.errors import is_code
 
+_QCOW2_HEADER_BYTES = 104
+_EXTERNAL_DATA_FILE = 1 << 2
+"""Of the incompatible features, big-endian from byte 72 on; see QEMU's docs/interop/qcow2.txt."""
 _DIRECTORY_POOLS = frozenset({"dir", "fs", "netfs"})
 
 
@@ -36,6 +39,12 @@ def check_golden(connection: libvirt.virConnect, image: Image, host: str) -> Non
             HypervisorErrorKind.INVALID,
             f"image {image.volume} in pool {image.pool} on host {host} is {format_name or 'of unknown format'}, "
             f"not qcow2. Convert it with: qemu-img convert -O qcow2",
+        )
+    if _keeps_data_elsewhere(connection, pool.storageVolLookupByName(image.volume)):
+        raise HypervisorError(
+            HypervisorErrorKind.INVALID,
+            f"image {image.volume} in pool {image.pool} on host {host} keeps its data in another file of the host. "
+            f"Make it self-contained with: qemu-img convert -O qcow2",
         )
     if description.find("./backingStore/path") is not None:
         raise HypervisorError(
@@ -127,6 +136,18 @@ def delete_named(pool: libvirt.virStoragePool, name: str) -> None:
             raise
 
 
+def _keeps_data_elsewhere(connection: libvirt.virConnect, volume: libvirt.virStorageVol) -> bool:
+    """Read the bit for an external data file from the qcow2 header, which libvirt 9 does not tell."""
+    stream = connection.newStream()
+    volume.download(stream, 0, _QCOW2_HEADER_BYTES)
+    header = bytearray()
+    while part := stream.recv(_QCOW2_HEADER_BYTES):
+        header += part
+    stream.finish()
+    version = int.from_bytes(header[4:8], "big")
+    return version >= 3 and bool(int.from_bytes(header[72:80], "big") & _EXTERNAL_DATA_FILE)
+
+
 def active_pool(connection: libvirt.virConnect, name: str, host: str) -> libvirt.virStoragePool:
     """Look a pool up. Raises HypervisorError, NOT_FOUND or INVALID, with what to do about it."""
     try:
@@ -145,15 +166,6 @@ def active_pool(connection: libvirt.virConnect, name: str, host: str) -> libvirt
             f"storage pool {name} on host {host} is not active. Start it with: virsh pool-start {name}",
         )
     return pool
-
-
-def refresh(pool: libvirt.virStoragePool) -> None:
-    """Let libvirt look at the pool's directory again, unless volumes are just being made in it."""
-    try:
-        pool.refresh()
-    except libvirt.libvirtError as error:
-        if kind_of(error) is not HypervisorErrorKind.BUSY:
-            raise
 
 
 def overlay_xml(name: str, capacity_bytes: int, backing_path: str) -> str:
@@ -182,10 +194,12 @@ def _console_name(ref: VolumeRef) -> str:
 
 
 def _delete_rotated(pool: libvirt.virStoragePool, prefix: str) -> None:
-    # virtlogd moves a log that has grown aside, to names the pool learns of by looking again only.
+    """Delete what virtlogd moved aside when a log had grown, as far as the pool knows of it.
+
+    The pool is not made to look again: one file it cannot read would stop it, and with it every other guest's volumes.
+    """
     if not pool.isActive():
         return
-    refresh(pool)
     for volume in pool.listAllVolumes():
         if volume.name().startswith(prefix):
             delete_named(pool, volume.name())
@@ -197,14 +211,8 @@ def _golden(pool: libvirt.virStoragePool, image: Image, host: str) -> libvirt.vi
     except libvirt.libvirtError as error:
         if not is_code(error, libvirt.VIR_ERR_NO_STORAGE_VOL):
             raise
-    refresh(pool)
-    try:
-        return pool.storageVolLookupByName(image.volume)
-    except libvirt.libvirtError as error:
-        if not is_code(error, libvirt.VIR_ERR_NO_STORAGE_VOL):
-            raise
         raise HypervisorError(
             HypervisorErrorKind.NOT_FOUND,
-            f"host {host} has no golden image {image.volume} in pool {image.pool}. Copy it there, or see what there is "
-            f"with: virsh vol-list {image.pool}",
+            f"host {host} has no golden image {image.volume} in pool {image.pool} that libvirt knows of. See what there "
+            f"is with: virsh vol-list {image.pool}; after copying one there: virsh pool-refresh {image.pool}",
         ) from error

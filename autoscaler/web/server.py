@@ -90,9 +90,10 @@ class WebServer:
         try:
             family, _, _, _, address = socket.getaddrinfo(self._host, self.port, type=socket.SOCK_STREAM)[0]
             return socket.create_server(address[:2], family=family)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
+            why = (isinstance(error, OSError) and error.strerror) or error
             raise AutoscalerError(
-                f"cannot listen on {self._host}:{self.port}: {error.strerror or error}. "
+                f"cannot listen on {self._host}:{self.port}: {why}. "
                 f"`ss -ltnp 'sport = :{self.port}'` names who has the port; "
                 "set listen in the configuration to an address that is free."
             ) from error

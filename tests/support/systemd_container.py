@@ -1,9 +1,9 @@
 """A real systemd as process 1 of a container made of this machine's own files, which it cannot change.
 
-The root is the machine's, under an overlay in memory: whatever is installed or broken inside is gone with the container.
-It has its own network (loopback only), devices (no /dev/kvm, which may hang), cgroups and libvirt state. systemd-nspawn
-does the most of it; what it cannot do where no systemd runs outside is done here: cgroups for the container to live in,
-and a tmpfs for nspawn's own files.
+The root is the machine's, under an overlay in memory: whatever is installed or broken inside is gone afterwards. It has
+its own network (loopback only), devices (no /dev/kvm, which may hang), cgroups and libvirt state. systemd-nspawn does
+most of it; what it cannot do where no systemd runs outside is done here: cgroups for the container to live in, and a
+tmpfs for nspawn's own files.
 
 Run as a program, this file is the container's keeper: it boots it, waits until its standard input ends (also when the
 tests were killed), and takes everything away.

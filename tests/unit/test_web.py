@@ -8,11 +8,12 @@ from contextlib import closing
 from dataclasses import replace
 
 import pytest
+from prometheus_client.metrics_core import Metric
 
 from autoscaler.codec import decode
 from autoscaler.core.errors import AutoscalerError
 from autoscaler.core.snapshot import Snapshot
-from autoscaler.exporter.collector import make_registry
+from autoscaler.exporter.collector import SnapshotCollector, make_registry
 from autoscaler.web import server as web
 from autoscaler.web.server import WebServer
 from tests.samples import SNAPSHOT
@@ -62,6 +63,23 @@ def test_metrics_in_both_formats(get: Get) -> None:
     _, content_type, text = get("/metrics", Accept="application/openmetrics-text;version=1.0.0")
     assert content_type.startswith("application/openmetrics-text; version=1.0.0")
     assert text.endswith("# EOF\n")
+
+
+def test_a_snapshot_is_rendered_once_for_all_who_ask(get: Get, shown: Shown, monkeypatch: pytest.MonkeyPatch) -> None:
+    collected: list[Snapshot | None] = []
+    collect = SnapshotCollector.collect
+
+    def counting(self: SnapshotCollector) -> Iterator[Metric]:
+        collected.append(shown.snapshot)
+        return collect(self)
+
+    monkeypatch.setattr(SnapshotCollector, "collect", counting)
+    before = {get("/metrics")[2] for _ in range(5)}
+    assert (len(collected), len(before)) == (1, 1)
+    shown.snapshot = replace(SNAPSHOT, started_at=1.0)
+    after = {get("/metrics")[2] for _ in range(5)}
+    assert (len(collected), len(after), len(before & after)) == (2, 1, 0)
+    assert get("/metrics", Accept="application/openmetrics-text;version=1.0.0")[2].endswith("# EOF\n")
 
 
 def test_status_is_the_snapshot(get: Get, shown: Shown) -> None:

@@ -17,6 +17,7 @@ from tests.support.systemd_container import SystemdContainer
 UNIT = "autoscaler.service"
 POLICY = "/etc/autoscaler/policies/web.yaml"
 CONFIG = "/etc/autoscaler/config.yaml"
+POLKIT_RULE = "/etc/polkit-1/rules.d/50-autoscaler.rules"
 IMAGES = "/var/lib/libvirt/images"
 
 
@@ -24,8 +25,10 @@ class Service:
     """Install, start, ask and watch the daemon of one container; `checkout` and `cache` are folders of the machine."""
 
     def __init__(self, checkout: Path, cache: Path, golden: Path, *, unified: bool = False) -> None:
-        self._golden = golden.relative_to(cache)
+        self.golden = golden.relative_to(cache)
         self.container = SystemdContainer({"/checkout": checkout, "/cache": cache}, unified=unified)
+        # Where the machine itself has the service, the container begins without it.
+        self.container.run("rm", "-rf", "/etc/autoscaler", "/var/lib/autoscaler", "/opt/autoscaler", POLKIT_RULE)
 
     def close(self) -> None:
         self.container.close()
@@ -42,7 +45,7 @@ class Service:
     def make_pool(self) -> None:
         """Give libvirt its usual pool with the golden image."""
         self.container.run("mkdir", "-p", IMAGES)
-        self.container.run("cp", f"/cache/{self._golden}", f"{IMAGES}/golden.qcow2")
+        self.container.run("cp", f"/cache/{self.golden}", f"{IMAGES}/golden.qcow2")
         self.container.run("virsh", "pool-define-as", "default", "dir", "--target", IMAGES)
         self.container.run("virsh", "pool-start", "default")
 

@@ -21,7 +21,7 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-HIDDEN = ("/var/lib/libvirt", "/etc/libvirt/qemu", "/var/lib/autoscaler", "/etc/autoscaler")
+HIDDEN = ("/var/lib/libvirt", "/etc/libvirt/qemu")
 MASKED = (
     "apt-daily.timer",
     "apt-daily-upgrade.timer",
@@ -54,8 +54,10 @@ class SystemdContainer:
         )
         assert self._keeper.stdout is not None
         answer = self._keeper.stdout.readline()
+        if not answer.startswith("ready "):
+            self._keeper.communicate(timeout=2 * _STOP_SECONDS)
+            raise AssertionError(f"the container did not boot: {self.console()}")
         self._keeper.stdout.close()
-        assert answer.startswith("ready "), f"the container did not boot: {answer}{self.console()}"
         self.leader = int(answer.split()[1])
 
     def console(self) -> str:
@@ -108,13 +110,14 @@ class SystemdContainer:
 
 
 def _keep(folder: Path, binds: Mapping[str, str], *, unified: bool) -> None:
-    name = folder.name
+    # mkdtemp takes underscores, which no machine name may have.
+    name = folder.name.replace("_", "-")
     cgroups = [base / name for base in _own_cgroups()]
     nspawn = None
     try:
         for cgroup in cgroups:
             _make_cgroup(cgroup)
-        nspawn = _boot(folder, binds, cgroups, unified=unified)
+        nspawn = _boot(folder, name, binds, cgroups, unified=unified)
         print(f"ready {_leader(nspawn)}", flush=True)
         sys.stdin.read()
         _stop(nspawn)
@@ -167,7 +170,9 @@ def _remove_cgroup(cgroup: Path) -> None:
         time.sleep(0.05)
 
 
-def _boot(folder: Path, binds: Mapping[str, str], cgroups: list[Path], *, unified: bool) -> subprocess.Popen[bytes]:
+def _boot(
+    folder: Path, name: str, binds: Mapping[str, str], cgroups: list[Path], *, unified: bool
+) -> subprocess.Popen[bytes]:
     root = folder / "root"
     root.mkdir()
     writable = "; ".join(
@@ -181,7 +186,7 @@ def _boot(folder: Path, binds: Mapping[str, str], cgroups: list[Path], *, unifie
         "--register=no",
         "--keep-unit",
         "--private-network",
-        f"--machine={folder.name}",
+        f"--machine={name}",
         f"--uuid={Path('/proc/sys/kernel/random/uuid').read_text().strip().replace('-', '')}",
         "--link-journal=no",
         "--resolv-conf=off",

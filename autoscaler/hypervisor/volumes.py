@@ -18,6 +18,18 @@ from autoscaler.hypervisor.errors import is_code, kind_of
 _DIRECTORY_POOLS = frozenset({"dir", "fs", "netfs"})
 
 
+def free_bytes(connection: libvirt.virConnect, name: str, host: str) -> int:
+    """Tell how much room an active pool has left."""
+    pool = active_pool(connection, name, host)
+    refresh(pool)
+    return int(pool.info()[3])
+
+
+def capacity_bytes(connection: libvirt.virConnect, image: Image, host: str) -> int:
+    """Tell how large an image's disk is, and so how much one overlay on it may take."""
+    return int(_golden(active_pool(connection, image.pool, host), image, host).info()[1])
+
+
 def check_golden(connection: libvirt.virConnect, image: Image, host: str) -> None:
     """Raise unless the image's pool is active and keeps files, and the image is a self-contained qcow2."""
     pool = active_pool(connection, image.pool, host)

@@ -20,12 +20,14 @@ SOURCES = ("autoscaler", "deploy", "docs", "policies", "systemd", "LICENSE", "Ma
 
 @pytest.fixture
 def previous() -> Path:
-    """The previous commit, with an example of a policy and a command that the next one changes."""
+    """The previous commit, as if the next one had changed its version and every kind of file that is installed."""
     folder = CACHE / "previous"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     archive = subprocess.run(["git", "archive", "HEAD~1"], cwd=CHECKOUT, check=True, capture_output=True)
     subprocess.run(["tar", "-x", "-C", str(folder)], input=archive.stdout, check=True)
+    project = folder / "pyproject.toml"
+    project.write_text(re.sub('^version = ".*"$', 'version = "0.0.1"', project.read_text(), flags=re.MULTILINE))
     for name in ("policies/web.yaml", "deploy/install/config.yaml", "systemd/polkit/50-autoscaler.rules"):
         path = folder / name
         path.write_text(path.read_text() + ("//" if name.endswith(".rules") else "#") + " an earlier release\n")
@@ -35,7 +37,7 @@ def previous() -> Path:
 def test_upgrade_keeps_what_was_edited_with_state_and_guests(empty: Service, previous: Path) -> None:
     inside = empty.container
     assert "systemctl enable --now autoscaler" in empty.make("install", f"/cache/{previous.relative_to(CACHE)}")
-    assert inside.run("autoscaler", "--version").returncode == 0
+    assert inside.output("autoscaler", "--version").endswith("0.0.1")
     before = inside.output("readlink", "-f", "/usr/local/bin/autoscaler")
     empty.make_pool()
     empty.write_policy()
@@ -61,6 +63,7 @@ def test_upgrade_keeps_what_was_edited_with_state_and_guests(empty: Service, pre
     assert "restarting the daemon" in said
     assert empty.show("ActiveState") == "active"
     assert inside.output("readlink", "-f", "/usr/local/bin/autoscaler") != before
+    assert empty.snapshot().version != "0.0.1"
     assert running_release(empty) in inside.output("readlink", "-f", "/usr/local/bin/autoscaler")
     assert empty.until_ready(1) == names
     assert empty.guests() == guests

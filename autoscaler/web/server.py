@@ -160,5 +160,19 @@ class _ImpatientProtocol(H11Protocol):
         if due is not None and idle and self.timeout_keep_alive_task is None:
             self._close_at(due)
 
+    def pause_writing(self) -> None:
+        """Give up on one that asks and asks and reads no answer."""
+        super().pause_writing()
+        self._unread = self.loop.call_later(self.timeout_keep_alive, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._unread.cancel()
+
+    def timeout_keep_alive_handler(self) -> None:
+        super().timeout_keep_alive_handler()
+        # Closing waits for what was written last to be read; that ends, too.
+        self.loop.call_later(self.timeout_keep_alive, self.transport.abort)
+
     def _close_at(self, when: float) -> None:
         self.timeout_keep_alive_task = self.loop.call_at(when, self.timeout_keep_alive_handler)

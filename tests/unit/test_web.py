@@ -175,3 +175,29 @@ def test_it_stops_in_time_with_a_connection_open(shown: Shown) -> None:
         began = time.monotonic()
         server.stop()
         assert time.monotonic() - began < 4
+
+
+def test_one_that_asks_and_never_reads_is_cut_off(shown: Shown, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(web, "REQUEST_TIMEOUT_SECONDS", 1)
+    server = WebServer("127.0.0.1", 0, shown.get, make_registry(shown.get))
+    server.start()
+    try:
+        with socket.socket() as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.settimeout(0.2)
+            connection.connect(("127.0.0.1", server.port))
+            assert _asks_until_cut_off(connection, 20)
+    finally:
+        server.stop()
+
+
+def _asks_until_cut_off(connection: socket.socket, seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            connection.sendall(b"GET /metrics HTTP/1.1\r\nHost: h\r\n\r\n" * 100)
+        except TimeoutError:
+            continue
+        except ConnectionError:
+            return True
+    return False

@@ -34,6 +34,7 @@ def previous() -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_upgrade_keeps_what_was_edited_with_state_and_guests(empty: Service, previous: Path) -> None:
     inside = empty.container
     assert "systemctl enable --now autoscaler" in empty.make("install", f"/cache/{previous.relative_to(CACHE)}")
@@ -103,6 +104,7 @@ def uninstalls(service: Service, guests: dict[str, int]) -> None:
     assert service.guests() == guests, "guests run on"
 
 
+@pytest.mark.slow
 def test_every_command_of_the_guide_works(empty: Service) -> None:
     inside = empty.container
     copy_checkout(empty)

@@ -104,6 +104,7 @@ def unified(cache: Path, golden: Path) -> Iterator[Service]:
     service.close()
 
 
+@pytest.mark.slow
 def test_with_unified_cgroups(unified: Service) -> None:
     assert "cgroup2" in unified.container.output("stat", "--file-system", "--format=%T", "/sys/fs/cgroup")
     unified.start()
@@ -272,6 +273,7 @@ def held(snapshot: Snapshot) -> bool:
     return not snapshot.hosts[0].connected
 
 
+@pytest.mark.slow
 def test_one_that_cannot_start_is_left_alone_after_five_tries(service: Service) -> None:
     guests, starts = service.guests(), service.journal().count("Starting autoscaler.service")
     service.systemctl("stop", UNIT)

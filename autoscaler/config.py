@@ -30,6 +30,7 @@ from autoscaler.policy.yaml_reader import read_file
 ENVIRONMENT_VARIABLE = "AUTOSCALER_CONFIG"
 DEFAULT_PATH = Path("/etc/autoscaler/config.yaml")
 
+_PASSWORD = re.compile(r"//[^/@]*:[^/]*@")
 _URI = re.compile(r"(qemu(\+[a-z][a-z0-9]*)?|test)://[^\s/]*/\S*")
 _LISTEN = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+):([0-9]{1,5})")
 _SOCKET_PATH_BYTES = 107
@@ -130,6 +131,12 @@ def _socket(value: Path) -> Path:
 
 
 def _uri(value: object) -> str:
+    if isinstance(value, str) and _PASSWORD.search(value):
+        # Not repeated, here or anywhere: what was written into a file by mistake need not spread into logs.
+        raise WrongValueError(
+            "holds a password, which libvirt does not take from a URI; use an SSH key, or a file of credentials with"
+            " ?authfile=FILE, and change that password"
+        )
     if not isinstance(value, str) or not _URI.fullmatch(value):
         raise WrongValueError(
             f"must be a libvirt URI such as qemu:///system, qemu+ssh://HOST/system or test:///default,"

@@ -105,7 +105,7 @@ class Daemon:
         )
         if self._journal.recall(LEDGER_LOST):
             log.warning("the journal was lost; instances are adopted by their metadata, look for overlays without one")
-        lengthen_watchdog(_heartbeat_seconds(self._config))
+        lengthen_watchdog(heartbeat_seconds(self._config))
         self._ticker.start()
         try:
             self._serve()
@@ -313,7 +313,7 @@ def _hypervisors(config: Config, journal: Journal, wake: Callable[[], None]) -> 
     }
 
 
-def _heartbeat_seconds(config: Config) -> float:
+def heartbeat_seconds(config: Config) -> float:
     """Give the longest time between two heartbeats of a daemon that is well while all its hosts hang."""
     tick = _HOST_DEADLINES_SECONDS * len(config.hosts) + _COMMIT_DEADLINES_SECONDS
     return tick + 2 * config.interval_seconds

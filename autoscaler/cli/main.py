@@ -101,6 +101,31 @@ def run(ctx: click.Context) -> None:
 
 
 @main.command()
+@json_option
+@config_option
+@click.pass_context
+def doctor(ctx: click.Context, as_json: bool) -> None:
+    """Look for what stands in the daemon's way, and say what to do.
+
+    Works with and without a running daemon. To try KVM it boots a guest, which
+    is thrown away. Ends with 1 when something has to be mended.
+
+    Example: autoscaler doctor
+    """
+    from autoscaler.cli.show_findings import show_findings  # noqa: PLC0415 - what talks to libvirt is loaded when needed
+    from autoscaler.doctor import Level, examine  # noqa: PLC0415 - as above
+
+    findings = examine(ctx.find_root().obj)
+    if as_json:
+        found = tuple(findings)
+        ok = all(finding.level is not Level.ERROR for finding in found)
+        _print_json({"ok": ok, "findings": encode(found)})
+    else:
+        found = show_findings(_console(), findings)
+    ctx.exit(1 if any(finding.level is Level.ERROR for finding in found) else 0)
+
+
+@main.command()
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
 @json_option
 @config_option

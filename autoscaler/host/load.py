@@ -30,7 +30,7 @@ class HostLoad:
             psi_cpu_share=pressure("cpu"),
             psi_memory_share=pressure("memory"),
             psi_io_share=pressure("io"),
-            boot=BOOT_ID.read_text().strip(),
+            boot=boot_id(),
         )
 
     def _busy_share(self) -> float | None:
@@ -42,6 +42,14 @@ class HostLoad:
         if before is None or total <= before[1]:
             return None
         return min(max(1.0 - (idle - before[0]) / (total - before[1]), 0.0), 1.0)
+
+
+def boot_id() -> str | None:
+    """Identify this running of the kernel; None where that cannot be read."""
+    try:
+        return BOOT_ID.read_text().strip() or None
+    except OSError:
+        return None
 
 
 def pressure(resource: str) -> float | None:

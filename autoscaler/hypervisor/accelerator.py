@@ -75,6 +75,10 @@ class AcceleratorChoice:
                 self._found = self._find(clone)
             return self._demand(self._found)
 
+    def offers(self, domain_type: DomainType) -> bool:
+        """Tell whether libvirt says it can run such guests; whether it truly can is told by `boots`."""
+        return self._advertised(domain_type) is not None
+
     def boots(self, domain_type: DomainType, clone: Clone, seconds: float = BOOT_SECONDS) -> bool:
         """Boot a throw-away guest shaped like this clone, tell whether its kernel came up in time, and remove it."""
         platform = self._demand(domain_type)

@@ -10,7 +10,6 @@ import libvirt
 from autoscaler.core.action import Clone
 from autoscaler.core.errors import HypervisorError, HypervisorErrorKind
 from autoscaler.core.observation import Domain, DomainCounters, DomainState, HostInventory, Ownership
-from autoscaler.core.policy import USER_NETWORK
 from autoscaler.core.ports import VolumeRef
 from autoscaler.hypervisor import counters, domains, volumes
 from autoscaler.hypervisor.accelerator import AcceleratorChoice
@@ -18,9 +17,9 @@ from autoscaler.hypervisor.agent import AgentProber
 from autoscaler.hypervisor.calls import Calls
 from autoscaler.hypervisor.connection import Connections
 from autoscaler.hypervisor.domain_xml import domain_uuid, domain_xml
-from autoscaler.hypervisor.errors import is_code
 from autoscaler.hypervisor.events import watch_lifecycle
 from autoscaler.hypervisor.inventory import list_domains
+from autoscaler.hypervisor.networks import check_network
 
 T = TypeVar("T")
 
@@ -119,7 +118,7 @@ class LibvirtHypervisor:
 
         def check(connection: libvirt.virConnect) -> None:
             volumes.check_golden(connection, clone.image, self._host)
-            self._check_network(connection, clone.machine.network)
+            check_network(connection, clone.machine.network, self._host)
             domains.refuse_taken_name(connection, self._host, self._controller, clone.instance)
 
         self._read(f"check what {clone.instance} needs", check)
@@ -219,21 +218,3 @@ class LibvirtHypervisor:
     def _is_running_and_ours(self, domain: Domain) -> bool:
         ours = domain.ownership is not None and domain.ownership.controller == self._controller
         return ours and domain.state is DomainState.RUNNING
-
-    def _check_network(self, connection: libvirt.virConnect, name: str) -> None:
-        if name == USER_NETWORK:
-            return
-        try:
-            active = connection.networkLookupByName(name).isActive()
-        except libvirt.libvirtError as error:
-            if not is_code(error, libvirt.VIR_ERR_NO_NETWORK, libvirt.VIR_ERR_NO_SUPPORT):
-                raise
-            raise HypervisorError(
-                HypervisorErrorKind.NOT_FOUND,
-                f"host {self._host} has no network {name}. See virsh net-list --all, or set machine.network to user",
-            ) from error
-        if not active:
-            raise HypervisorError(
-                HypervisorErrorKind.INVALID,
-                f"network {name} on host {self._host} is not active. Start it with: virsh net-start {name}",
-            )

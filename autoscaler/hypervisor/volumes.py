@@ -21,6 +21,16 @@ _EXTERNAL_DATA_FILE = 1 << 2
 _DIRECTORY_POOLS = frozenset({"dir", "fs", "netfs"})
 
 
+def free_bytes(connection: libvirt.virConnect, name: str, host: str) -> int:
+    """Tell how much room an active pool had left when libvirt last looked."""
+    return int(active_pool(connection, name, host).info()[3])
+
+
+def capacity_bytes(connection: libvirt.virConnect, image: Image, host: str) -> int:
+    """Tell how large an image's disk is, and so how much one overlay on it may take."""
+    return int(_golden(active_pool(connection, image.pool, host), image, host).info()[1])
+
+
 def check_golden(connection: libvirt.virConnect, image: Image, host: str) -> None:
     """Raise unless the image's pool is active and keeps files, and the image is a self-contained qcow2."""
     pool = active_pool(connection, image.pool, host)
@@ -213,6 +223,6 @@ def _golden(pool: libvirt.virStoragePool, image: Image, host: str) -> libvirt.vi
             raise
         raise HypervisorError(
             HypervisorErrorKind.NOT_FOUND,
-            f"host {host} has no golden image {image.volume} in pool {image.pool} that libvirt knows of. See what there "
-            f"is with: virsh vol-list {image.pool}; after copying one there: virsh pool-refresh {image.pool}",
+            f"host {host} has no golden image {image.volume} in pool {image.pool} that libvirt knows of. See what "
+            f"there is with: virsh vol-list {image.pool}; after copying one there: virsh pool-refresh {image.pool}",
         ) from error

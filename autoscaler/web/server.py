@@ -21,6 +21,8 @@ from autoscaler.core.snapshot import Snapshot
 
 REQUEST_TIMEOUT_SECONDS = 5
 STOP_TIMEOUT_SECONDS = 2
+MAX_CONNECTIONS = 400
+"""Beyond these the answer is 503. Enough that a hundred silent ones leave room for those who ask something."""
 UNHEALTHY_AFTER_INTERVALS = 3
 
 GetSnapshot = Callable[[], Snapshot | None]
@@ -28,10 +30,12 @@ GetSnapshot = Callable[[], Snapshot | None]
 
 def make_app(get_snapshot: GetSnapshot, registry: CollectorRegistry) -> Starlette:
     """Make the application: ``/metrics``, ``/healthz`` and ``/api/v1/status``."""
+    rendered = _Rendered(get_snapshot)
 
     async def metrics(request: Request) -> Response:
         encoder, content_type = choose_encoder(request.headers.get("accept", ""))
-        return Response(encoder(registry), headers={"Content-Type": content_type})
+        content = rendered.once(content_type, lambda: encoder(registry))
+        return Response(content, headers={"Content-Type": content_type})
 
     async def healthz(_: Request) -> Response:
         trouble = _trouble(get_snapshot(), time.time())
@@ -41,9 +45,30 @@ def make_app(get_snapshot: GetSnapshot, registry: CollectorRegistry) -> Starlett
         snapshot = get_snapshot()
         if snapshot is None:
             return JSONResponse({"error": "the first tick has not finished yet"}, status_code=503)
-        return JSONResponse(encode(snapshot))
+        content = rendered.once("status", lambda: JSONResponse(encode(snapshot)).body)
+        return Response(content, media_type="application/json")
 
     return Starlette(routes=[Route("/metrics", metrics), Route("/healthz", healthz), Route("/api/v1/status", status)])
+
+
+class _Rendered:
+    """What was rendered of the present snapshot: a crowd of scrapes costs the daemon one rendering per tick."""
+
+    def __init__(self, get_snapshot: GetSnapshot) -> None:
+        self._get_snapshot = get_snapshot
+        self._of: Snapshot | None = None
+        self._contents: dict[str, bytes] = {}
+
+    def once(self, what: str, render: Callable[[], bytes | memoryview]) -> bytes:
+        """Give what `render` gave for this snapshot; called from the server's one thread only."""
+        snapshot = self._get_snapshot()
+        if snapshot is None:
+            return bytes(render())
+        if snapshot is not self._of:
+            self._of, self._contents = snapshot, {}
+        if what not in self._contents:
+            self._contents[what] = bytes(render())
+        return self._contents[what]
 
 
 def _trouble(snapshot: Snapshot | None, now: float) -> str | None:
@@ -111,7 +136,7 @@ def _settings(app: Starlette) -> uvicorn.Config:
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        limit_concurrency=64,
+        limit_concurrency=MAX_CONNECTIONS,
         h11_max_incomplete_event_size=16 * 1024,
         timeout_keep_alive=REQUEST_TIMEOUT_SECONDS,
         timeout_graceful_shutdown=STOP_TIMEOUT_SECONDS,
@@ -135,6 +160,20 @@ class _ImpatientProtocol(H11Protocol):
         idle = self.cycle is None or self.cycle.response_complete
         if due is not None and idle and self.timeout_keep_alive_task is None:
             self._close_at(due)
+
+    def pause_writing(self) -> None:
+        """Give up on one that asks and asks and reads no answer."""
+        super().pause_writing()
+        self._unread = self.loop.call_later(self.timeout_keep_alive, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._unread.cancel()
+
+    def timeout_keep_alive_handler(self) -> None:
+        super().timeout_keep_alive_handler()
+        # Closing waits for what was written last to be read; that ends, too.
+        self.loop.call_later(self.timeout_keep_alive, self.transport.abort)
 
     def _close_at(self, when: float) -> None:
         self.timeout_keep_alive_task = self.loop.call_at(when, self.timeout_keep_alive_handler)

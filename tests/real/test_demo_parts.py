@@ -84,9 +84,13 @@ class Guest:
 
     def press_power_button(self) -> None:
         with socket.socket(socket.AF_UNIX) as monitor:
+            monitor.settimeout(10)
             monitor.connect(str(self._monitor))
             monitor.sendall(b"system_powerdown\n")
-            monitor.recv(1024)
+            # A monitor whose other end is gone drops what it has not read: wait for the prompt after the command.
+            said = b""
+            while said.count(b"(qemu)") < 2:
+                said += monitor.recv(1024)
 
     def is_off(self) -> bool:
         return self.process.poll() is not None

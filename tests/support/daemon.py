@@ -63,6 +63,18 @@ class DaemonProcess:
         )
         self.process: subprocess.Popen[bytes] | None = None
         self.environment: dict[str, str] = {}
+        self.prefix: list[str | Path] = []
+
+    def configure(self, **changes: Any) -> None:
+        """Replace top-level keys of its configuration."""
+        self.config.write_text(yaml.safe_dump({**yaml.safe_load(self.config.read_text()), **changes}))
+
+    def fake_boot(self, boot: str) -> None:
+        """Let the daemon see this boot id: a file bound over the kernel's, in a mount namespace of its own."""
+        path = self.directory / "boot_id"
+        path.write_text(f"{boot}\n")
+        bind = f'mount --bind {path} /proc/sys/kernel/random/boot_id && exec "$@"'
+        self.prefix = ["unshare", "--mount", "--propagation", "private", "sh", "-c", bind, "sh"]
 
     def write_policy(self, **changes: Any) -> Path:
         """Write a policy that reacts within seconds; keyword arguments replace its top-level keys."""
@@ -86,7 +98,7 @@ class DaemonProcess:
     def start(self, *, wait: bool = True) -> "DaemonProcess":
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [COMMAND, "run", "--config", self.config],
+                [*self.prefix, COMMAND, "run", "--config", self.config],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

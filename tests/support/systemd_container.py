@@ -1,9 +1,9 @@
 """A real systemd as process 1 of a container made of this machine's own files, which it cannot change.
 
-The root is the machine's, under an overlay in memory: what is installed or broken inside is gone with the container.
-It has its own network (loopback only), devices (no /dev/kvm, which may hang), cgroups and libvirt state. systemd-nspawn
-does the most of it; what it cannot do where no systemd runs outside is done here: cgroups for the container to live in,
-and a tmpfs for nspawn's own files.
+The root is the machine's, under an overlay in memory: whatever is installed or broken inside is gone afterwards. It has
+its own network (loopback only), devices (no /dev/kvm, which may hang), cgroups and libvirt state. systemd-nspawn does
+most of it; what it cannot do where no systemd runs outside is done here: cgroups for the container to live in, and a
+tmpfs for nspawn's own files.
 
 Run as a program, this file is the container's keeper: it boots it, waits until its standard input ends (also when the
 tests were killed), and takes everything away.
@@ -21,7 +21,7 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-HIDDEN = ("/var/lib/libvirt", "/etc/libvirt/qemu", "/var/lib/autoscaler", "/etc/autoscaler")
+HIDDEN = ("/var/lib/libvirt", "/etc/libvirt/qemu")
 MASKED = (
     "apt-daily.timer",
     "apt-daily-upgrade.timer",
@@ -54,8 +54,10 @@ class SystemdContainer:
         )
         assert self._keeper.stdout is not None
         answer = self._keeper.stdout.readline()
+        if not answer.startswith("ready "):
+            self._keeper.communicate(timeout=2 * _STOP_SECONDS)
+            raise AssertionError(f"the container did not boot: {self.console()}")
         self._keeper.stdout.close()
-        assert answer.startswith("ready "), f"the container did not boot: {answer}{self.console()}"
         self.leader = int(answer.split()[1])
 
     def console(self) -> str:
@@ -108,13 +110,14 @@ class SystemdContainer:
 
 
 def _keep(folder: Path, binds: Mapping[str, str], *, unified: bool) -> None:
-    name = folder.name
+    # mkdtemp takes underscores, which no machine name may have.
+    name = folder.name.replace("_", "-")
     cgroups = [base / name for base in _own_cgroups()]
     nspawn = None
     try:
         for cgroup in cgroups:
             _make_cgroup(cgroup)
-        nspawn = _boot(folder, binds, cgroups, unified=unified)
+        nspawn = _boot(folder, name, binds, cgroups, unified=unified)
         print(f"ready {_leader(nspawn)}", flush=True)
         sys.stdin.read()
         _stop(nspawn)
@@ -167,7 +170,9 @@ def _remove_cgroup(cgroup: Path) -> None:
         time.sleep(0.05)
 
 
-def _boot(folder: Path, binds: Mapping[str, str], cgroups: list[Path], *, unified: bool) -> subprocess.Popen[bytes]:
+def _boot(
+    folder: Path, name: str, binds: Mapping[str, str], cgroups: list[Path], *, unified: bool
+) -> subprocess.Popen[bytes]:
     root = folder / "root"
     root.mkdir()
     writable = "; ".join(
@@ -181,7 +186,7 @@ def _boot(folder: Path, binds: Mapping[str, str], cgroups: list[Path], *, unifie
         "--register=no",
         "--keep-unit",
         "--private-network",
-        f"--machine={folder.name}",
+        f"--machine={name}",
         f"--uuid={Path('/proc/sys/kernel/random/uuid').read_text().strip().replace('-', '')}",
         "--link-journal=no",
         "--resolv-conf=off",

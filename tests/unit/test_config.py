@@ -69,7 +69,14 @@ def test_an_address_is_written_as_in_a_url() -> None:
 
 
 @pytest.mark.parametrize(
-    "uri", ["qemu:///system", "qemu+libssh2://h/system", "test:///default", "test:///etc/test.xml"]
+    "uri",
+    [
+        "qemu+ssh://bob@h/system?keyfile=/a:b@c",
+        "qemu:///system",
+        "qemu+libssh2://h/system",
+        "test:///default",
+        "test:///etc/test.xml",
+    ],
 )
 def test_uris(tmp_path: Path, uri: str) -> None:
     assert config.load(written(tmp_path, f"hosts: {{a: {{uri: '{uri}'}}}}\n")).hosts == {"a": Host(uri)}
@@ -122,3 +129,11 @@ def test_a_missing_file_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None
         "/nowhere/config.yaml:1:1: there is no configuration;"
         " write one, or name another with --config or AUTOSCALER_CONFIG"
     )
+
+
+@pytest.mark.parametrize("scheme", ["qemu+ssh", "qemussh", "qemu+libssh2", ""])
+def test_a_password_in_a_uri_is_refused_and_not_repeated(tmp_path: Path, scheme: str) -> None:
+    path = written(tmp_path, f"hosts: {{a: {{uri: '{scheme}://bob:hunter2@kvm7/system'}}}}\n")
+    with pytest.raises(PolicyError, match=r":1:\d+: hosts.*holds a password") as error:
+        config.load(path)
+    assert "hunter2" not in str(error.value)

@@ -34,3 +34,10 @@ def test_pressure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     )
     assert pressure("cpu") == 0.125
     assert pressure("memory") is None, "what a kernel does not give is missing, not zero"
+
+
+def test_the_boot_is_the_kernels_or_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    boots = {HostLoad("local").sample().boot for _ in range(2)}
+    assert boots == {Path("/proc/sys/kernel/random/boot_id").read_text().strip()}
+    monkeypatch.setattr(load, "BOOT_ID", tmp_path / "absent")
+    assert HostLoad("local").sample().boot is None

@@ -12,8 +12,10 @@ from autoscaler import log
 log.configure(sys.argv[1], sys.argv[2])
 structlog.get_logger("autoscaler.control").info("control_change", by="alice", count=3)
 logging.getLogger("apscheduler").warning("missed by %s", 2)
+def divide(planted):
+    return 1 / (len(planted) - len(planted))
 try:
-    1 / 0
+    divide("planted-secret")
 except ZeroDivisionError:
     structlog.get_logger().exception("broke")
 """
@@ -36,7 +38,15 @@ def test_json_is_one_object_per_line_with_library_events_and_faults(tmp_path: Pa
         "event": "control_change", "by": "alice", "count": 3, "level": "info", "timestamp": "",
     }  # fmt: skip
     assert events[0]["timestamp"].endswith("Z")
+    assert {tuple(event)[:3] for event in events} == {("timestamp", "level", "event")}
     assert "ZeroDivisionError" in events[2]["exception"]
+
+
+@pytest.mark.parametrize("format", ["console", "json"])
+def test_a_fault_is_logged_without_the_values_it_met(tmp_path: Path, format: str) -> None:  # noqa: A002 - as below
+    text = "\n".join(emit(tmp_path, format, "info"))
+    assert "ZeroDivisionError" in text
+    assert "planted-secret" not in text
 
 
 def test_console_lines_are_plain_where_no_terminal_is(tmp_path: Path) -> None:
@@ -53,6 +63,8 @@ def test_the_level_drops_what_is_below(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("format", ["console", "json"])
 def test_under_systemd_the_journal_has_the_time(tmp_path: Path, format: str) -> None:  # noqa: A002 - the option's name
-    line = emit(tmp_path, format, "info", under_systemd=True)[0]
-    assert line.startswith("{" if format == "json" else "[")
-    assert "timestamp" not in line
+    lines = emit(tmp_path, format, "info", under_systemd=True)
+    assert lines[0].startswith('<6>{"level": "info", "event": "control_change"' if format == "json" else "<6>[")
+    assert lines[1].startswith("<4>")
+    assert {line[:3] for line in lines[2:]} == {"<3>"}, "a traceback's lines have its level, too"
+    assert "timestamp" not in lines[0]

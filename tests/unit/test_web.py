@@ -8,11 +8,12 @@ from contextlib import closing
 from dataclasses import replace
 
 import pytest
+from prometheus_client.metrics_core import Metric
 
 from autoscaler.codec import decode
 from autoscaler.core.errors import AutoscalerError
 from autoscaler.core.snapshot import Snapshot
-from autoscaler.exporter.collector import make_registry
+from autoscaler.exporter.collector import SnapshotCollector, make_registry
 from autoscaler.web import server as web
 from autoscaler.web.server import WebServer
 from tests.samples import SNAPSHOT
@@ -62,6 +63,23 @@ def test_metrics_in_both_formats(get: Get) -> None:
     _, content_type, text = get("/metrics", Accept="application/openmetrics-text;version=1.0.0")
     assert content_type.startswith("application/openmetrics-text; version=1.0.0")
     assert text.endswith("# EOF\n")
+
+
+def test_a_snapshot_is_rendered_once_for_all_who_ask(get: Get, shown: Shown, monkeypatch: pytest.MonkeyPatch) -> None:
+    collected: list[Snapshot | None] = []
+    collect = SnapshotCollector.collect
+
+    def counting(self: SnapshotCollector) -> Iterator[Metric]:
+        collected.append(shown.snapshot)
+        return collect(self)
+
+    monkeypatch.setattr(SnapshotCollector, "collect", counting)
+    before = {get("/metrics")[2] for _ in range(5)}
+    assert (len(collected), len(before)) == (1, 1)
+    shown.snapshot = replace(SNAPSHOT, started_at=1.0)
+    after = {get("/metrics")[2] for _ in range(5)}
+    assert (len(collected), len(after), len(before & after)) == (2, 1, 0)
+    assert get("/metrics", Accept="application/openmetrics-text;version=1.0.0")[2].endswith("# EOF\n")
 
 
 def test_status_is_the_snapshot(get: Get, shown: Shown) -> None:
@@ -157,3 +175,29 @@ def test_it_stops_in_time_with_a_connection_open(shown: Shown) -> None:
         began = time.monotonic()
         server.stop()
         assert time.monotonic() - began < 4
+
+
+def test_one_that_asks_and_never_reads_is_cut_off(shown: Shown, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(web, "REQUEST_TIMEOUT_SECONDS", 1)
+    server = WebServer("127.0.0.1", 0, shown.get, make_registry(shown.get))
+    server.start()
+    try:
+        with socket.socket() as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.settimeout(0.2)
+            connection.connect(("127.0.0.1", server.port))
+            assert _asks_until_cut_off(connection, 20)
+    finally:
+        server.stop()
+
+
+def _asks_until_cut_off(connection: socket.socket, seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            connection.sendall(b"GET /metrics HTTP/1.1\r\nHost: h\r\n\r\n" * 100)
+        except TimeoutError:
+            continue
+        except ConnectionError:
+            return True
+    return False

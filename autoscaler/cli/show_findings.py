@@ -1,0 +1,60 @@
+"""What the doctor found, for people."""
+
+import textwrap
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+
+from rich.console import Console
+from rich.text import Text
+
+from autoscaler.doctor import Finding, Level
+
+_STYLES = {Level.OK: "green", Level.WARNING: "yellow", Level.ERROR: "bold red"}
+_INDENT = " " * 9
+
+
+def show_findings(console: Console, findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Print each finding as it comes, then how many there were of each level; gives them all."""
+    shown = []
+    for finding in findings:
+        for line in _lines(finding, console.width):
+            console.print(line, soft_wrap=True)
+        shown.append(finding)
+    console.print()
+    console.print(_sum(shown))
+    return tuple(shown)
+
+
+def _lines(finding: Finding, width: int) -> Iterator[Text]:
+    first, *paragraphs = finding.found.split("\n")
+    # The code stands before the first line, which has less room by as much.
+    begin, *rest = _wrap(" " * (len(finding.code) + 2) + first, width)
+    text = Text(f"{finding.level.value:<9}", _STYLES[finding.level]).append(f"{finding.code}: ", "bold")
+    yield text.append(begin.strip(), "default")
+    for line in (*rest, *(line for paragraph in paragraphs for line in _wrap(paragraph, width))):
+        yield Text(f"{_INDENT}{line}")
+    if finding.remedy is not None:
+        for number, line in enumerate(_wrap(finding.remedy, width - 2)):
+            yield Text(f"{_INDENT}{'  ' if number else '→ '}{line}")
+
+
+def _wrap(text: str, width: int) -> list[str]:
+    return textwrap.wrap(
+        text,
+        width - len(_INDENT),
+        drop_whitespace=True,
+        replace_whitespace=False,
+        break_on_hyphens=False,
+        break_long_words=False,
+    )
+
+
+def _sum(findings: Sequence[Finding]) -> Text:
+    counts = Counter(finding.level for finding in findings)
+    return Text(
+        f"{counts[Level.OK]} ok, {_plural(counts[Level.WARNING], 'warning')}, {_plural(counts[Level.ERROR], 'error')}"
+    )
+
+
+def _plural(count: int, word: str) -> str:
+    return f"{count} {word}{'' if count == 1 else 's'}"

@@ -36,6 +36,9 @@ class Guest:
         self._agent = folder / "agent"
         self._monitor = folder / "monitor"
         self._port = free_port(0)
+        self._connection: socket.socket | None = None
+        self._unread = b""
+        self._asked = 0
         overlay = folder / "overlay.qcow2"
         image = golden.build(golden.CACHE)
         subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-b", image, "-F", "qcow2", overlay], check=True)
@@ -49,19 +52,47 @@ class Guest:
         self.process = subprocess.Popen(["qemu-system-x86_64", *arguments.split()])
 
     def ask(self, command: str, **arguments: object) -> Any:
-        """Ask the agent; None when it does not answer."""
-        with socket.socket(socket.AF_UNIX) as agent, suppress(TimeoutError, OSError):
-            agent.settimeout(2)
-            agent.connect(str(self._agent))
-            agent.sendall(json.dumps({"execute": command, "arguments": arguments}).encode() + b"\n")
-            answer = b""
-            while not answer.endswith(b"\n"):
-                part = agent.recv(65536)
-                if not part:
-                    return None
-                answer += part
-            return json.loads(answer)["return"]
-        return None
+        """Ask the agent; None when it does not answer within five seconds."""
+        self._asked += 1
+        request = {"execute": command, "arguments": arguments}
+        sync = {"execute": "guest-sync", "arguments": {"id": self._asked}}
+        try:
+            agent = self._connect()
+            agent.sendall(b"".join(json.dumps(part).encode() + b"\n" for part in (sync, request)))
+            # Answers to what was asked before, and was given up, come first.
+            while self._read_answer(agent) != self._asked:
+                pass
+            return self._read_answer(agent)
+        except OSError:
+            return None
+
+    def _connect(self) -> socket.socket:
+        """Connect once: the agent's answers go to whoever is connected when they come."""
+        if self._connection is None:
+            connection = socket.socket(socket.AF_UNIX)
+            connection.settimeout(5)
+            try:
+                connection.connect(str(self._agent))
+            except OSError:
+                connection.close()
+                raise
+            self._connection = connection
+        return self._connection
+
+    def _read_answer(self, agent: socket.socket) -> Any:
+        while b"\n" not in self._unread:
+            part = agent.recv(65536)
+            if not part:
+                raise ConnectionError("the guest's QEMU ended")
+            self._unread += part
+        line, _, self._unread = self._unread.partition(b"\n")
+        return json.loads(line).get("return")
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+        self.process.kill()
+        self.process.wait(10)
 
     def shell(self, script: str) -> str:
         """Run a script in the guest and return what it printed."""
@@ -110,8 +141,7 @@ def guest(tmp_path: Path) -> Iterator[Guest]:
         wait_until(lambda: started.ask("guest-ping") is not None, 40, "the guest's agent answers")
         yield started
     finally:
-        started.process.kill()
-        started.process.wait(10)
+        started.close()
 
 
 def test_the_golden_image_is_built_once(tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ class Service:
             "group": "web",
             "image": {"pool": "default", "volume": "golden.qcow2"},
             "machine": {"vcpus": 1, "memory": "192MiB", "network": "user"},
-            "size": {"min": 1, "max": 3},
+            "size": {"min": 1, "max": 2},
             "scaling": [{"type": "target_tracking", "metric": "guest.cpu", "target": "35%", "over": "5s"}],
             "behavior": {"scale_in": {"cooldown": "5s", "stabilization": "5s"}},
             "warm_up": "0s",

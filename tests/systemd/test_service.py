@@ -82,8 +82,9 @@ def sees_the_host(service: Service) -> None:
 
 
 def scales_out_and_in(service: Service) -> None:
-    (first,) = service.until_ready(1)
-    service.burn(first, 0.6)
+    first = min(service.until_ready(1))
+    # All it has: a share of a vCPU cannot be kept by an emulated guest on a host that is busy.
+    service.burn(first, 1.0)
     assert first in service.until_ready(2)
     service.burn(first, 0.0)
     service.until_ready(1)
@@ -153,16 +154,16 @@ def test_without_polkits_rule_libvirt_refuses_it(service: Service) -> None:
 
 def test_a_reload_tells_whether_it_worked(service: Service) -> None:
     guests = service.guests()
-    service.write_policy(size={"min": 1, "max": 2})
+    service.write_policy(size={"min": 1, "max": 5})
     assert service.systemctl("reload", UNIT)[0] == 0
-    service.until(lambda it: most(it) == 2, 10, "the new policy")
+    service.until(lambda it: most(it) == 5, 10, "the new policy")
     service.write_policy(size={"min": 3, "max": 2})
     code, _ = service.systemctl("reload", UNIT, check=False)
     assert code != 0
     assert service.show("ActiveState") == "active"
     assert re.search(r"reload refused.*/web\.yaml:\d+:\d+: size", service.journal())
     service.until(lambda it: it.reload is not None and not it.reload.ok, 10, "the refusal is seen")
-    assert most(service.snapshot()) == 2, "the policy it had runs on"
+    assert most(service.snapshot()) == 5, "the policy it had runs on"
     assert service.guests() == guests
 
 

@@ -1,7 +1,8 @@
 # Every target works from a fresh clone: what is lacking is installed first.
 PYTHON := .venv/bin/python
 TESTS := $(PYTHON) -m pytest
-LOCK := uv pip compile pyproject.toml --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --upgrade
+LOCK := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
+	--no-annotate --custom-compile-command 'make lock' --upgrade pyproject.toml
 
 .PHONY: help demo demo-stop setup check test test-all format lock clean install uninstall
 
@@ -27,8 +28,8 @@ test: check  ## check, and the main cases on real guests
 	$(TESTS) tests/real -m "serial and not slow"
 
 test-all: check  ## Every proof there is
-	$(TESTS) tests/real -n 2 -m "real and not serial"
-	$(TESTS) tests/real -m serial
+	$(TESTS) tests/real tests/systemd -n 2 -m "real and not serial"
+	$(TESTS) tests/real tests/systemd -m serial
 
 format: setup  ## Format the code
 	.venv/bin/ruff format .

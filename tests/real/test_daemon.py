@@ -21,7 +21,7 @@ from tests.support.daemon import DaemonProcess, burn, define_foreign, domains, g
 from tests.support.private_libvirtd import PrivateLibvirtd, wait_until
 from tests.support.prometheus import Prometheus
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.real, pytest.mark.timeout(480)]
 
 
 def files_of(instances: Iterable[str]) -> set[str]:

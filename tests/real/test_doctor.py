@@ -156,8 +156,9 @@ def test_what_a_policy_needs_and_is_not_there(
     assert named in findings[code]["remedy"]
 
 
-def test_images_that_are_missing_or_no_qcow2(setup: DaemonProcess, pool: Pool) -> None:
+def test_images_that_are_missing_or_no_qcow2(setup: DaemonProcess, pool: Pool, virt: libvirt.virConnect) -> None:
     (pool.path / "plain.img").write_bytes(b"\0" * 1024 * 1024)
+    virt.storagePoolLookupByName(pool.name).refresh()
     for volume, remedy in (("absent.qcow2", "virsh vol-list"), ("plain.img", "qemu-img convert")):
         setup.write_policy(image={"pool": pool.name, "volume": volume})
         status, findings = doctor(setup)
@@ -171,11 +172,12 @@ def test_a_pool_that_is_stopped_or_full(
 ) -> None:
     code = f"pool.local/{pool.name}"
     subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", pool.path / "vast.qcow2", "900T"], check=True)
+    known = virt.storagePoolLookupByName(pool.name)
+    known.refresh()
     setup.write_policy(image={"pool": pool.name, "volume": "vast.qcow2"})
     _, findings = doctor(setup)
     assert findings[code]["level"] == "warning"
     assert "may grow to" in findings[code]["found"]
-    known = virt.storagePoolLookupByName(pool.name)
     known.destroy()
     status, findings = doctor(setup)
     assert (status, findings[code]["level"]) == (1, "error")

@@ -57,6 +57,7 @@ def test_a_guest_that_hangs_proves_nothing_and_is_removed(
 ) -> None:
     blank = pool.path / "blank.qcow2"
     subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", blank, "1M"], check=True)
+    virt.storagePoolLookupByName(pool.name).refresh()
     clone = replace(clone_in(pool), image=Image(pool.name, blank.name))
     assert not choice.boots("qemu", clone, 2)
     assert virt.listAllDomains() == []

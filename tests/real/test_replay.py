@@ -17,7 +17,7 @@ from tests.support.private_libvirtd import PrivateLibvirtd
 
 TICKS = 200
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
 
 
 @pytest.fixture

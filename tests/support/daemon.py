@@ -87,7 +87,7 @@ class DaemonProcess:
             "scaling": [{"type": "target_tracking", "metric": "guest.cpu", "target": "35%", "over": "5s"}],
             "behavior": {"scale_in": {"cooldown": "5s", "stabilization": "5s"}},
             "warm_up": "0s",
-            "ready": {"agent": True, "timeout": "60s"},
+            "ready": {"agent": True, "timeout": "2m"},
             "drain": {"deadline": "10s"},
             **changes,
         }
@@ -169,7 +169,7 @@ class DaemonProcess:
             time.sleep(poll_seconds)
         raise AssertionError(f"not within {seconds:g} s: {what}; last seen: {last}\n{self.text()[-6000:]}")
 
-    def until_ready(self, count: int, seconds: float = 60.0, group: str = "web") -> tuple[InstanceStatus, ...]:
+    def until_ready(self, count: int, seconds: float = 120.0, group: str = "web") -> tuple[InstanceStatus, ...]:
         """Wait until exactly this many instances are ready, and nothing else is there."""
 
         def settled(snapshot: Snapshot) -> bool:

@@ -104,7 +104,7 @@ class Guest:
             status = self.ask("guest-exec-status", pid=pid)
             return status is not None and status["exited"]
 
-        wait_until(exited, 20, f"the guest ran {script}")
+        wait_until(exited, 60, f"the guest ran {script}")
         return base64.b64decode(status.get("out-data", "")).decode()
 
     def page(self) -> str | None:

@@ -160,6 +160,7 @@ def lateness(daemon: DaemonProcess, since: float) -> list[float]:
 
 
 @pytest.mark.serial
+@pytest.mark.slow
 def test_ticks_are_on_time_and_memory_is_flat_under_attack(daemon: DaemonProcess) -> None:
     daemon.start()
     daemon.until_ready(1)

@@ -11,7 +11,7 @@ from cattrs.strategies import configure_tagged_union
 
 from autoscaler.core.action import Action
 from autoscaler.core.decision import Parameter
-from autoscaler.core.observation import HostInventory, HostSample, Unknown
+from autoscaler.core.observation import ExternalSample, HostInventory, HostSample, Unknown
 
 T = TypeVar("T")
 
@@ -23,6 +23,7 @@ converter.register_structure_hook(Parameter, lambda value, _: value)
 configure_tagged_union(Action, converter, tag_name="kind", tag_generator=lambda cls: cls.__name__.lower())
 configure_tagged_union(HostSample | Unknown, converter, tag_name="kind")
 configure_tagged_union(HostInventory | Unknown, converter, tag_name="kind")
+configure_tagged_union(ExternalSample | Unknown, converter, tag_name="kind")
 
 
 def encode(value: object, as_type: object = None) -> Any:

@@ -70,6 +70,8 @@ class Domain:
     """Whether the guest agent answered; None where it was not asked or could not be told."""
     saved: bool = False
     """Whether its memory was saved to disk when it went off; starting it goes on from there."""
+    addresses: tuple[str, ...] = ()
+    """IP addresses of an instance of ours that are known by lease, agent or ARP, the one to be reached by first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,14 +86,57 @@ class DomainCounters:
     """Σ over vCPUs of the time they ran."""
     vcpu_delay_seconds: float | None
     """Σ over vCPUs of the time they wanted to run and could not."""
+    balloon_bytes: int | None = None
+    """Memory the guest has at present."""
+    memory_usable_bytes: int | None = None
+    """Of that, what the guest could still give to a program without swapping, by its balloon driver."""
+    memory_updated_at: float | None = None
+    """When the guest last told its memory, in seconds since the epoch."""
+    disk_read_bytes: int | None = None
+    disk_write_bytes: int | None = None
+    disk_read_ops: int | None = None
+    disk_write_ops: int | None = None
+    net_rx_bytes: int | None = None
+    net_tx_bytes: int | None = None
+    net_rx_packets: int | None = None
+    net_tx_packets: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSpace:
+    """The room of one active storage pool."""
+
+    capacity_bytes: int
+    available_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
 class HostInventory:
-    """All domains of one host."""
+    """All domains of one host, and its active storage pools as far as somebody asked for them."""
 
     host: str
     domains: tuple[Domain, ...]
+    pools: Mapping[str, PoolSpace] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ExternalSample:
+    """One figure that was asked for over the network; `at` is when it was true, in seconds since the epoch."""
+
+    value: float
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What asking an instance over the network gave last: a TCP port that opened, an HTTP status that was right."""
+
+    passed: bool
+    at: float
+    """When it was asked, in seconds since the epoch."""
+    failures: int = 0
+    """How often in a row it did not pass, up to this one."""
+    detail: str = ""
 
 
 class Change(StrEnum):
@@ -131,3 +176,7 @@ class Observation:
     requests: tuple[Request, ...] = ()
     workers: int = 4
     """How many actions may be under way at once on each host."""
+    external: Mapping[str, ExternalSample | Unknown] = field(default_factory=dict)
+    """By the key of the signal that asks for it."""
+    probes: Mapping[str, Probe] = field(default_factory=dict)
+    """By instance id; an instance that was not asked yet is not among them."""

@@ -9,13 +9,13 @@ from autoscaler.core.snapshot import (
     GroupStatus,
     GroupTotals,
     HostStatus,
-    InstanceState,
     InstanceStatus,
     ReloadStatus,
     Snapshot,
     TickStatus,
     Totals,
 )
+from autoscaler.core.transition import InstanceState
 
 NOW = 1_700_000_000.0
 

@@ -7,7 +7,8 @@ from rich.table import Table
 from rich.text import Text
 
 from autoscaler.core.policy import Mode
-from autoscaler.core.snapshot import GroupStatus, HostStatus, InstanceState, InstanceStatus, Snapshot
+from autoscaler.core.snapshot import GroupStatus, HostStatus, InstanceStatus, Snapshot
+from autoscaler.core.transition import InstanceState
 from autoscaler.reasons import clock, describe, duration, percent
 
 _STATE_STYLES = {

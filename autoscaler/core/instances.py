@@ -7,7 +7,7 @@ from autoscaler.core.action import Clone, InFlight, Remove, Start
 from autoscaler.core.memory import GroupMemory, InstanceMemory
 from autoscaler.core.observation import Domain, DomainState, HostInventory, HostSample, Observation, Unknown
 from autoscaler.core.policy import Policy, Ready
-from autoscaler.core.snapshot import InstanceState
+from autoscaler.core.transition import InstanceState
 
 READY_TIMEOUT = "ready_timeout"
 """The detail of an instance that failed because it did not become ready in time."""

@@ -10,7 +10,7 @@ from autoscaler.core.decision import Reason, ReasonCode, because
 from autoscaler.core.instances import READY_TIMEOUT, Instance
 from autoscaler.core.memory import GroupMemory
 from autoscaler.core.policy import Policy
-from autoscaler.core.snapshot import InstanceState
+from autoscaler.core.transition import InstanceState
 
 
 @dataclass(frozen=True, slots=True)

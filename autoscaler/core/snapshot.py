@@ -2,25 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 
 from autoscaler.core.decision import Decision
 from autoscaler.core.memory import Override
 from autoscaler.core.observation import HostSample
 from autoscaler.core.policy import Mode, Size
-
-
-class InstanceState(StrEnum):
-    """Where an instance is in its life."""
-
-    REQUESTED = "requested"
-    CLONING = "cloning"
-    BOOTING = "booting"
-    READY = "ready"
-    RETURNING = "returning"
-    """Off since its host was rebooted, or saved, and being brought back."""
-    STOPPING = "stopping"
-    FAILED = "failed"
+from autoscaler.core.transition import InstanceState, TransitionReason
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +20,10 @@ class InstanceStatus:
     since: float
     load: float | None = None
     detail: str | None = None
+    reason: TransitionReason | None = None
+    """Why it is in this state; None where no tick has seen it come into it."""
+    protected_until: float | None = None
+    """Until when an operator keeps it from being removed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,15 +10,9 @@ from autoscaler.core.instances import Instance
 from autoscaler.core.memory import GroupMemory, Memory
 from autoscaler.core.observation import Domain, DomainState, HostInventory, HostSample, Observation, Unknown
 from autoscaler.core.policy import Policy
-from autoscaler.core.snapshot import (
-    GroupStatus,
-    GroupTotals,
-    HostStatus,
-    InstanceState,
-    InstanceStatus,
-    Totals,
-)
+from autoscaler.core.snapshot import GroupStatus, GroupTotals, HostStatus, InstanceStatus, Totals
 from autoscaler.core.step import StepResult, group_instances
+from autoscaler.core.transition import InstanceState
 
 
 @dataclass(frozen=True, slots=True)

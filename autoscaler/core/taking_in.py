@@ -10,7 +10,7 @@ from autoscaler.core.memory import GroupMemory, InstanceMemory, Override
 from autoscaler.core.observation import Change, Observation, Request
 from autoscaler.core.policy import Policy
 from autoscaler.core.reconcile import Plan
-from autoscaler.core.snapshot import InstanceState
+from autoscaler.core.transition import InstanceState
 
 _FIRST_BACKOFF_SECONDS = 10.0
 _LONGEST_BACKOFF_SECONDS = 300.0

@@ -7,7 +7,8 @@ from typing import Literal
 from autoscaler.core.decision import Decision, Input
 from autoscaler.core.errors import HypervisorErrorKind
 from autoscaler.core.observation import HostSample
-from autoscaler.core.snapshot import Durations, GroupStatus, GroupTotals, HostStatus, InstanceState, Snapshot
+from autoscaler.core.snapshot import Durations, GroupStatus, GroupTotals, HostStatus, Snapshot
+from autoscaler.core.transition import InstanceState
 
 Sample = tuple[tuple[str, ...], float | Durations | None]
 """The values of a family's labels, and the figure; None where there is none to tell."""

@@ -7,7 +7,7 @@ from hashlib import blake2s
 from autoscaler.core.action import Clone
 from autoscaler.core.errors import HypervisorError, HypervisorErrorKind
 from autoscaler.core.observation import Domain, DomainCounters, DomainState, HostInventory, HostSample, Ownership
-from autoscaler.core.ports import VolumeRef
+from autoscaler.core.ports import GuestRun, VolumeRef
 
 _OFF = frozenset({DomainState.SHUTOFF, DomainState.CRASHED})
 
@@ -74,6 +74,9 @@ class SimulatedHost:
         self.steal = 0.0
         """The share of its time that every running guest wants to run and cannot."""
         self.volumes: set[tuple[str, str]] = set(images)
+        self.ran: list[tuple[str, tuple[str, ...]]] = []
+        """The commands that were run in guests, oldest first."""
+        self._addressed_groups: frozenset[str] = frozenset()
         self._machines: dict[str, _Machine] = {}
         self._accounted_at = clock.now()
         self._boots = 1
@@ -114,6 +117,24 @@ class SimulatedHost:
         self.fault("inventory")
         self._account()
         return HostInventory(self._host, tuple(self._as_listed(machine) for machine in self._machines.values()))
+
+    def watch_addresses(self, groups: frozenset[str]) -> None:
+        """Tell the addresses of these groups' instances from now on."""
+        self._addressed_groups = groups
+
+    def addresses(self, instance: str) -> tuple[str, ...]:
+        """Give the one address of an instance that booted."""
+        machine = self._ours(instance)
+        return () if machine is None else self._as_listed(machine).addresses
+
+    def run_in_guest(self, instance: str, argv: tuple[str, ...], seconds: float) -> GuestRun:  # noqa: ARG002
+        """Note the command, which ends at once and well, in a guest that booted."""
+        self.fault("run_in_guest")
+        machine = self._ours(instance)
+        if machine is None or not self._booted(machine, self._clock.now()):
+            raise HypervisorError(HypervisorErrorKind.BUSY, f"the agent of {instance} does not answer")
+        self.ran.append((instance, argv))
+        return GuestRun(0)
 
     def counters(self, metrics: frozenset[str]) -> Mapping[str, DomainCounters]:  # noqa: ARG002 - they cost nothing
         """Give the vCPU counters of running domains."""
@@ -234,7 +255,9 @@ class SimulatedHost:
     def _as_listed(self, machine: _Machine) -> Domain:
         ours = self._ours(machine.domain.name) is not None and machine.domain.state is DomainState.RUNNING
         answers = self._booted(machine, self._clock.now()) if ours else None
-        return replace(machine.domain, answers=answers)
+        owner = machine.domain.ownership
+        addressed = answers and owner is not None and owner.group in self._addressed_groups
+        return replace(machine.domain, answers=answers, addresses=(_address(machine),) if addressed else ())
 
     def _account(self) -> None:
         """Bring shutdowns and CPU time up to now."""
@@ -251,6 +274,11 @@ class SimulatedHost:
             for machine in serving:
                 machine.vcpu_seconds += elapsed * min(self.demand(self._accounted_at) / len(serving), 1.0)
             self._accounted_at = now
+
+
+def _address(machine: _Machine) -> str:
+    """Derive an address, of those set aside for measurements, from the domain's UUID."""
+    return f"198.18.{int(machine.domain.uuid[:2], 16)}.{int(machine.domain.uuid[2:4], 16)}"
 
 
 def _uuid(name: str, controller: str) -> str:

@@ -12,8 +12,8 @@ from autoscaler.core.decision import Decision, ReasonCode
 from autoscaler.core.memory import Memory
 from autoscaler.core.observation import Change, DomainState, Observation, Unknown
 from autoscaler.core.policy import Behavior, DirectionLimits, Image, Policy, Ready, Size, TargetTracking
-from autoscaler.core.snapshot import InstanceState
 from autoscaler.core.step import StepResult, group_instances
+from autoscaler.core.transition import InstanceState
 from autoscaler.core.windows import is_full
 from tests.support.plant import Plant
 

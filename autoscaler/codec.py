@@ -11,7 +11,7 @@ from cattrs.strategies import configure_tagged_union
 
 from autoscaler.core.action import Action
 from autoscaler.core.decision import Parameter
-from autoscaler.core.observation import ExternalSample, HostInventory, HostSample, Unknown
+from autoscaler.core.observation import ExternalSample, HostInventory, HostSample, TrafficView, Unknown
 
 T = TypeVar("T")
 
@@ -24,6 +24,7 @@ configure_tagged_union(Action, converter, tag_name="kind", tag_generator=lambda 
 configure_tagged_union(HostSample | Unknown, converter, tag_name="kind")
 configure_tagged_union(HostInventory | Unknown, converter, tag_name="kind")
 configure_tagged_union(ExternalSample | Unknown, converter, tag_name="kind")
+configure_tagged_union(TrafficView | Unknown, converter, tag_name="kind")
 
 
 def encode(value: object, as_type: object = None) -> Any:

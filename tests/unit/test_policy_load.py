@@ -17,11 +17,18 @@ from autoscaler.core.policy import (
     Behavior,
     DirectionLimits,
     Drain,
+    Health,
+    Hook,
+    HookKind,
+    HttpCheck,
     Image,
+    Launch,
     Machine,
     Mode,
     Policy,
     Ready,
+    Removal,
+    RemovalOrder,
     Size,
     TargetTracking,
 )
@@ -164,6 +171,9 @@ _trackings = st.lists(
     unique_by=lambda tracking: (tracking.across, tracking.over_seconds),
     max_size=3,
 ).map(tuple)
+_hooks = st.builds(
+    Hook, st.sampled_from([HookKind.COMMAND, HookKind.AGENT]), st.just(("leave", "now")), deadline_seconds=_seconds
+) | st.builds(Hook, st.just(HookKind.WEBHOOK), url=st.just("https://lb.example/drain"), deadline_seconds=_seconds)
 _policies = st.builds(
     Policy,
     group=st.from_regex(r"[a-z][a-z0-9-]{0,39}", fullmatch=True),
@@ -177,8 +187,27 @@ _policies = st.builds(
     scaling=_trackings,
     behavior=st.builds(Behavior, st.integers(0, 99).map(lambda n: n / 100), _limits, _limits),
     warm_up_seconds=_seconds,
-    ready=st.builds(Ready, st.booleans(), _seconds),
-    drain=st.builds(Drain, _seconds),
+    warm_up_auto=st.just(False),
+    ready=st.builds(
+        Ready,
+        st.booleans(),
+        st.booleans(),
+        st.none() | st.integers(1, 65535),
+        st.none() | st.builds(HttpCheck, st.integers(1, 65535), st.just("/healthz"), st.integers(100, 599)),
+        _seconds,
+    ),
+    health=st.builds(Health, st.integers(1, 1000), _seconds, st.integers(0, 100).map(lambda n: n / 100)),
+    launch=st.builds(Launch, st.integers(0, 1000), st.none() | st.integers(1, 100_000)),
+    drain=st.builds(
+        Drain,
+        _seconds,
+        st.none() | st.integers(0, 100).map(lambda n: n / 100),
+        _seconds,
+        st.lists(_hooks, max_size=2).map(tuple),
+    ),
+    removal=st.builds(
+        Removal, st.sampled_from(RemovalOrder), st.just(0.0), st.none() | st.integers(60, 86400).map(float)
+    ),
 )  # fmt: skip
 
 

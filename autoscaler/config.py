@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
 
 from autoscaler.core.errors import PolicyError, Problem
+from autoscaler.core.transition import TransitionReason
 from autoscaler.policy.validate import Section, validate
 from autoscaler.policy.values import (
     BrokenRulesError,
@@ -21,6 +22,7 @@ from autoscaler.policy.values import (
     one_of,
     read_duration,
     read_flag,
+    read_http_url,
     read_name,
     read_whole,
     write_duration,
@@ -35,6 +37,8 @@ _URI = re.compile(r"(qemu(\+[a-z][a-z0-9]*)?|test)://[^\s/]*/\S*")
 _LISTEN = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+):([0-9]{1,5})")
 _SOCKET_PATH_BYTES = 107
 """The longest path Linux takes for a unix socket."""
+
+_SECRET_BYTES = 4096
 
 LogFormat = Literal["console", "json"]
 
@@ -67,6 +71,15 @@ class Log:
 
 
 @dataclass(frozen=True, slots=True)
+class Webhook:
+    """A receiver of transitions; `events` are reasons of transitions, none for all of them."""
+
+    url: str = field(repr=False)
+    secret_file: Path | None = None
+    events: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """The daemon's configuration; every path is absolute."""
 
@@ -79,6 +92,7 @@ class Config:
     workers: int = 4
     """How many actions may be under way at once on each host."""
     log: Log = Log()
+    webhooks: tuple[Webhook, ...] = ()
 
 
 def load(path: Path | None = None) -> Config:
@@ -101,7 +115,32 @@ def load(path: Path | None = None) -> Config:
         interval_seconds=file.interval,
         workers=file.workers,
         log=Log(_log_format(file.log.format), file.log.level),
+        webhooks=tuple(Webhook(hook.url, hook.secret_file, tuple(hook.events)) for hook in file.webhooks),
     )
+
+
+def read_secret(path: Path) -> bytes:
+    """Read a secret from a file of its own, without the line's end. Raises PolicyError naming the file.
+
+    Apart from `load`, so that whoever may use the commands need not be able to read it.
+    """
+    try:
+        with path.open("rb") as file:
+            open_to_all = os.fstat(file.fileno()).st_mode & 0o007
+            secret = file.read(_SECRET_BYTES + 1).strip()
+    except OSError as error:
+        message = f"the secret cannot be read: {error.strerror}; it belongs to the daemon's user, with mode 0400"
+        raise PolicyError((Problem(str(path), 1, 1, message),)) from error
+    wrong = None
+    if open_to_all:
+        wrong = f"every user of this machine may read the secret; change it, then: chmod 0400 {path}"
+    elif not secret:
+        wrong = "there is no secret in it; make one with: openssl rand -hex 32"
+    elif len(secret) > _SECRET_BYTES:
+        wrong = f"is longer than the {_SECRET_BYTES} bytes a secret may have; is it the right file?"
+    if wrong is not None:
+        raise PolicyError((Problem(str(path), 1, 1, wrong),))
+    return secret
 
 
 def _log_format(asked: str) -> LogFormat:
@@ -184,6 +223,14 @@ class _LogSection(Section):
     level: Annotated[str, BeforeValidator(one_of(["debug", "info", "warning", "error"]))] = _DEFAULT.log.level
 
 
+class _WebhookSection(Section):
+    url: Annotated[str, BeforeValidator(read_http_url)]
+    secret_file: _FilePath | None = None
+    events: list[Annotated[str, BeforeValidator(one_of(reason.value for reason in TransitionReason))]] = Field(
+        default=[]
+    )
+
+
 class ConfigFile(Section):
     """The configuration file."""
 
@@ -200,6 +247,7 @@ class ConfigFile(Section):
     )
     workers: Annotated[int, BeforeValidator(read_whole), AfterValidator(between(1, 64, str))] = _DEFAULT.workers
     log: _LogSection = _LogSection()
+    webhooks: list[_WebhookSection] = Field(default=[])
 
     @field_validator("hosts")
     @classmethod

@@ -123,4 +123,5 @@ SNAPSHOT = Snapshot(
         ticks=Durations().add(0.21).add(0.19),
         tick_failures=1,
     ),
+    webhooks={"delivered": 3, "retried": 2, "given_up": 0, "dropped": 0},
 )

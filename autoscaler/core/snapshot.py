@@ -123,3 +123,5 @@ class Snapshot:
     hosts: tuple[HostStatus, ...] = ()
     groups: tuple[GroupStatus, ...] = ()
     totals: Totals = field(default_factory=Totals)
+    webhooks: Mapping[str, int] = field(default_factory=dict)
+    """Webhooks' attempts and deliveries since the daemon's start, by what became of them."""

@@ -16,18 +16,19 @@ _IDLE_SECONDS = 0.1
 
 @dataclass(frozen=True, slots=True)
 class HttpCheck:
-    """What a GET must answer with; redirects are not followed."""
+    """An HTTP GET that an instance has to answer with this status."""
 
+    port: int = 80
     path: str = "/"
     status: int = 200
 
 
 @dataclass(frozen=True, slots=True)
 class ProbeTarget:
-    """One instance's address and what is to be asked there: that a TCP port opens and, with `http`, a status."""
+    """An instance's address and what is to be asked there: that a TCP port opens, that a GET is answered, or both."""
 
     address: str
-    port: int
+    tcp_port: int | None = None
     http: HttpCheck | None = None
     interval_seconds: float = 5.0
     timeout_seconds: float = 2.0
@@ -108,18 +109,27 @@ class Prober:
 
 
 def ask(target: ProbeTarget) -> str | None:
-    """Ask once, within the target's time-out, and give what is wrong; None where nothing is."""
-    if target.http is None:
-        try:
-            connect(target.address, target.port, target.timeout_seconds).close()
-        except TimeoutError:
-            return f"no answer within {target.timeout_seconds:g} s"
-        except OSError as error:
-            return error.strerror or str(error)
-        return None
-    host = f"[{target.address}]" if ":" in target.address else target.address
+    """Ask once, each thing within the target's time-out, and give what is wrong; None where nothing is."""
+    complaint = None if target.tcp_port is None else _ask_tcp(target.address, target.tcp_port, target.timeout_seconds)
+    if complaint is None and target.http is not None:
+        complaint = _ask_http(target.address, target.http, target.timeout_seconds)
+    return complaint
+
+
+def _ask_tcp(address: str, port: int, seconds: float) -> str | None:
     try:
-        status = exchange("GET", f"http://{host}:{target.port}{target.http.path}", seconds=target.timeout_seconds)
+        connect(address, port, seconds).close()
+    except TimeoutError:
+        return f"port {port}: no answer within {seconds:g} s"
+    except OSError as error:
+        return f"port {port}: {error.strerror or error}"
+    return None
+
+
+def _ask_http(address: str, check: HttpCheck, seconds: float) -> str | None:
+    host = f"[{address}]" if ":" in address else address
+    try:
+        status = exchange("GET", f"http://{host}:{check.port}{check.path}", seconds=seconds)
     except ExchangeError as error:
-        return str(error)
-    return None if status == target.http.status else f"HTTP status {status}, not {target.http.status}"
+        return f"HTTP on port {check.port}: {error}"
+    return None if status == check.status else f"HTTP status {status}, not {check.status}"

@@ -62,6 +62,7 @@ from autoscaler.policy.life import (
     removal_data,
     removal_to_core,
 )
+from autoscaler.policy.traffic import TrafficSection, fits_size, traffic_data, traffic_to_core
 from autoscaler.policy.validate import Section
 from autoscaler.policy.values import (
     BrokenRulesError,
@@ -203,6 +204,7 @@ class PolicyFile(Section):
     launch: LaunchSection = Field(default_factory=LaunchSection)
     drain: DrainSection = Field(default_factory=DrainSection)
     removal: RemovalSection = Field(default_factory=RemovalSection)
+    traffic: TrafficSection | None = None
 
     @field_validator("hosts", mode="before")
     @classmethod
@@ -213,6 +215,14 @@ class PolicyFile(Section):
             raise WrongValueError("a group needs a host; write the name of one")
         if isinstance(value, list) and len(value) > 1:
             raise WrongValueError("a group runs on one host for now; remove the others", ("hosts", 1))
+        return value
+
+    @field_validator("traffic")
+    @classmethod
+    def _leaves_enough(cls, value: TrafficSection | None, info: ValidationInfo) -> TrafficSection | None:
+        size = info.data.get("size")
+        if value is not None and size is not None:
+            fits_size(value, Size(size.min, size.max))
         return value
 
     @field_validator("scaling")
@@ -290,6 +300,7 @@ def to_core(file: PolicyFile) -> Policy:
         launch=launch_to_core(file.launch),
         drain=drain_to_core(file.drain),
         removal=removal_to_core(file.removal),
+        traffic=traffic_to_core(file.traffic),
     )
 
 
@@ -334,6 +345,7 @@ def to_data(policy: Policy) -> dict[str, object]:
         "launch": launch_data(policy.launch),
         "drain": drain_data(policy.drain),
         "removal": removal_data(policy.removal),
+        **({} if policy.traffic is None else {"traffic": traffic_data(policy.traffic)}),
     }
 
 

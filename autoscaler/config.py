@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
 
@@ -67,6 +68,19 @@ class Log:
 
 
 @dataclass(frozen=True, slots=True)
+class PrometheusServer:
+    """Where the figures of policies that scale by `prometheus` come from."""
+
+    url: str
+    """Without the API's path."""
+    timeout_seconds: float = 5.0
+    ca_file: Path | None = None
+    """Certificate authorities to trust in place of the system's."""
+    token_file: Path | None = None
+    """Holds a bearer token."""
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """The daemon's configuration; every path is absolute."""
 
@@ -79,6 +93,7 @@ class Config:
     workers: int = 4
     """How many actions may be under way at once on each host."""
     log: Log = Log()
+    prometheus: PrometheusServer | None = None
 
 
 def load(path: Path | None = None) -> Config:
@@ -101,7 +116,14 @@ def load(path: Path | None = None) -> Config:
         interval_seconds=file.interval,
         workers=file.workers,
         log=Log(_log_format(file.log.format), file.log.level),
+        prometheus=_prometheus(file.prometheus),
     )
+
+
+def _prometheus(section: "_PrometheusSection | None") -> PrometheusServer | None:
+    if section is None:
+        return None
+    return PrometheusServer(section.url, section.timeout, section.ca_file, section.token_file)
 
 
 def _log_format(asked: str) -> LogFormat:
@@ -145,6 +167,25 @@ def _uri(value: object) -> str:
     return value
 
 
+def _web_url(value: object) -> str:
+    parts = _split(value) if isinstance(value, str) and value.isprintable() and " " not in value else None
+    if parts is not None and "@" in parts.netloc:
+        # Not repeated, for the same reason.
+        raise WrongValueError("holds a user or password; write a bearer token into a file and name it in token_file")
+    if parts is None or parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
+        raise WrongValueError(f"must be a URL such as http://127.0.0.1:9090, not {found(value)}")
+    return str(value)
+
+
+def _split(url: str) -> SplitResult | None:
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:  # no port, or no IPv6 address
+        return None
+    return None if port == 0 else parts
+
+
 def _listen(value: object) -> Listen:
     match = _LISTEN.fullmatch(value) if isinstance(value, str) else None
     if match is None:
@@ -184,6 +225,21 @@ class _LogSection(Section):
     level: Annotated[str, BeforeValidator(one_of(["debug", "info", "warning", "error"]))] = _DEFAULT.log.level
 
 
+class _PrometheusSection(Section):
+    url: Annotated[str, BeforeValidator(_web_url)]
+    timeout: Annotated[float, BeforeValidator(read_duration), AfterValidator(between(0.1, 60.0, write_duration))] = 5.0
+    ca_file: _FilePath | None = None
+    token_file: _FilePath | None = None
+
+    @field_validator("token_file")
+    @classmethod
+    def _not_in_clear(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        url = urlsplit(info.data.get("url", ""))
+        if value is not None and url.scheme == "http" and not _is_loopback(url.hostname or ""):
+            raise WrongValueError("the token would cross the network in clear; write https:// in url")
+        return value
+
+
 class ConfigFile(Section):
     """The configuration file."""
 
@@ -200,6 +256,7 @@ class ConfigFile(Section):
     )
     workers: Annotated[int, BeforeValidator(read_whole), AfterValidator(between(1, 64, str))] = _DEFAULT.workers
     log: _LogSection = _LogSection()
+    prometheus: _PrometheusSection | None = None
 
     @field_validator("hosts")
     @classmethod

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from autoscaler import config
-from autoscaler.config import Config, Host, Listen, Log
+from autoscaler.config import Config, Host, Listen, Log, PrometheusServer
 from autoscaler.core.errors import PolicyError
 
 
@@ -36,6 +36,7 @@ listen: "[::1]:9000"
 interval: 1m
 workers: 2
 log: {format: json, level: debug}
+prometheus: {url: "https://prometheus/base", timeout: 2s, ca_file: ca.pem, token_file: /run/token}
 """,
     )
     assert config.load(path) == Config(
@@ -47,6 +48,7 @@ log: {format: json, level: debug}
         interval_seconds=60.0,
         workers=2,
         log=Log("json", "debug"),
+        prometheus=PrometheusServer("https://prometheus/base", 2.0, tmp_path / "ca.pem", Path("/run/token")),
     )
 
 
@@ -136,4 +138,37 @@ def test_a_password_in_a_uri_is_refused_and_not_repeated(tmp_path: Path, scheme:
     path = written(tmp_path, f"hosts: {{a: {{uri: '{scheme}://bob:hunter2@kvm7/system'}}}}\n")
     with pytest.raises(PolicyError, match=r":1:\d+: hosts.*holds a password") as error:
         config.load(path)
+    assert "hunter2" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("{timeout: 5s}", ":1:1: prometheus: the key 'url' is missing"),
+        ("{url: prometheus:9090}", "must be a URL such as http://127.0.0.1:9090, not 'prometheus:9090'"),
+        ("{url: 'file:///etc/passwd'}", "must be a URL such as"),
+        ("{url: 'http://[::1'}", "must be a URL such as"),
+        ("{url: 'http://a:99999'}", "must be a URL such as"),
+        ("{url: 'http://a/?x=1'}", "must be a URL such as"),
+        ("{url: 'http:// a'}", "must be a URL such as"),
+        ("{url: 9090}", "must be a URL such as http://127.0.0.1:9090, not the number 9090"),
+        ("{url: 'http://a', timeout: 0s}", "prometheus.timeout: 0s is out of bounds; allowed: 100ms to 1m"),
+        ("{url: 'http://a', token_file: t}", "token_file: the token would cross the network in clear; write https://"),
+        ("{url: 'http://a', user: bob}", "unknown key"),
+    ],
+)
+def test_what_prometheus_cannot_be(tmp_path: Path, given: str, message: str) -> None:
+    with pytest.raises(PolicyError) as error:
+        config.load(written(tmp_path, f"prometheus: {given}\n"))
+    assert message in str(error.value)
+
+
+def test_a_token_may_go_to_this_machine_in_clear(tmp_path: Path) -> None:
+    path = written(tmp_path, "prometheus: {url: 'http://127.0.0.1:9090', token_file: t}\n")
+    assert config.load(path).prometheus == PrometheusServer("http://127.0.0.1:9090", token_file=tmp_path / "t")
+
+
+def test_a_password_in_prometheus_url_is_refused_and_not_repeated(tmp_path: Path) -> None:
+    with pytest.raises(PolicyError, match="holds a user or password; write a bearer token") as error:
+        config.load(written(tmp_path, "prometheus: {url: 'https://bob:hunter2@prometheus'}\n"))
     assert "hunter2" not in str(error.value)

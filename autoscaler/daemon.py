@@ -13,6 +13,7 @@ from typing import Any
 
 import structlog
 
+from autoscaler.chronicle import Chronicle
 from autoscaler.config import Config
 from autoscaler.control.server import ControlServer
 from autoscaler.core.decision import Decision
@@ -32,7 +33,7 @@ from autoscaler.log import configure
 from autoscaler.notify import lengthen_watchdog, notify, notify_reloading
 from autoscaler.policy.load import load_directory
 from autoscaler.sampler import Sampler
-from autoscaler.store import LEDGER_LOST, Journal, TickRecord
+from autoscaler.store import LEDGER_LOST, Event, History, Journal, TickRecord
 from autoscaler.ticker import Ticker
 from autoscaler.web.server import WebServer
 from autoscaler.world import World
@@ -47,6 +48,8 @@ _COMMIT_DEADLINES_SECONDS = 10.0
 """How long a tick may wait for a journal that somebody else locks: to commit, and to keep it in order."""
 _SIGNAL_POLL_SECONDS = 0.5
 _PRUNE_EVERY_SECONDS = 3600.0
+_MOST_EVENTS = 500
+_HISTORY_SECONDS = 6 * 3600.0
 
 
 class Daemon:
@@ -61,6 +64,7 @@ class Daemon:
         self._reload_lock = threading.Lock()
         self._tick_lock = threading.Lock()
         self._hosts = _HostLines()
+        self._chronicle = Chronicle(journal)
         self._pruned_at = 0.0
         self._number = 0
         self._ready = False
@@ -147,6 +151,7 @@ class Daemon:
             bounds = f"{policy.size.min} to {policy.size.max}"
             raise ControlError(f"group {group} can be scaled to {bounds} instances; change size in its policy for more")
         request = self._journal.add_request(time.time(), by, group, change, count, for_seconds)
+        self._chronicle.request(request)
         self._ticker.wake()
         return request
 
@@ -161,12 +166,25 @@ class Daemon:
             raise ControlError(f"no decision of group {group} is recorded for that time")
         return decision
 
+    def events(self, group: str | None, since: float | None, after: int) -> tuple[Event, ...]:
+        """Give the newest events, oldest of them first."""
+        return self._journal.events(since, group, _MOST_EVENTS, after)
+
+    def history(self, group: str, since: float | None) -> History:
+        """Give what became of a group. Raises ControlError where nothing is known of it."""
+        now = time.time()
+        history = self._journal.history(group, now - _HISTORY_SECONDS if since is None else min(since, now), now)
+        if not history.decisions and not history.loads:
+            self._policy(group)
+        return history
+
     def reload(self, by: str) -> ReloadStatus:
         """Read the policy files again; wrong ones are refused as a whole and the old ones run on."""
         with self._reload_lock:
             if self._ready:
                 notify_reloading()
             status = self._read_policies(by)
+            self._chronicle.reload(status, by, len(self._policies))
             self._show(reload=status)
             if self._ready:
                 notify("READY=1")
@@ -182,6 +200,7 @@ class Daemon:
         gone = {policy.group for policy in self._policies} - {policy.group for policy in policies}
         for group in sorted(gone):
             log.warning("policy file vanished, its instances run on unmanaged", group=group)
+            self._chronicle.note(time.time(), "policy_vanished", group)
         self._policies = policies
         log.info("policies reloaded", by=by, policies=len(policies))
         return ReloadStatus(ok=True, at=time.time())
@@ -263,9 +282,12 @@ class Daemon:
     def _log_changes(self, finished: Finished) -> None:
         """Log a line per change and none for a quiet tick."""
         self._hosts.log(finished)
+        self._chronicle.hosts(finished.observation.at, host_statuses(finished.observation))
+        self._chronicle.figures(finished.observation)
         before: dict[str, GroupStatus] = {status.group: status for status in self._snapshot.groups}
         for decision in finished.result.decisions:
             codes = [reason.code.value for reason in decision.reasons]
+            self._chronicle.scaled(decision)
             if decision.admitted != decision.current:
                 log.info(
                     "group scaled",

@@ -113,6 +113,11 @@ def clock(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).astimezone().strftime("%H:%M:%S")
 
 
+def moment(at: float) -> str:
+    """Render seconds since the epoch as local date and time, to the second."""
+    return datetime.fromtimestamp(at, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
 def percent(share: float) -> str:
     """Render a fraction of one as whole percent."""
     return f"{share:.0%}"

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from autoscaler.core.instances import Instance
 from autoscaler.core.memory import InstanceMemory, LoadSample
 from autoscaler.core.observation import DomainCounters, DomainState
-from autoscaler.core.policy import Across
 from autoscaler.core.transition import InstanceState
 
 FULL = 1.0
@@ -59,7 +58,7 @@ def guest_cpu(before: DomainCounters, now: DomainCounters) -> Load:
     return Measured(min(time / available, FULL), delay / elapsed)
 
 
-METRICS: Mapping[str, Callable[[DomainCounters, DomainCounters], Load]] = {"guest.cpu": guest_cpu}
+_GUEST: Mapping[str, Callable[[DomainCounters, DomainCounters], Load]] = {"guest.cpu": guest_cpu}
 
 
 def is_complete(counters: DomainCounters) -> bool:
@@ -96,11 +95,11 @@ def member_loads(
         elif uuid not in before:
             loads[instance.id] = Missing("first sample")
         else:
-            loads[instance.id] = METRICS[metric](before[uuid], now[uuid])
+            loads[instance.id] = _GUEST[metric](before[uuid], now[uuid])
     return loads
 
 
-def group_sample(loads: Mapping[str, Load], across: Across, at: float) -> LoadSample | None:
+def group_sample(loads: Mapping[str, Load], across: str, at: float) -> LoadSample | None:
     """Sum up the members' loads; None where the group has no ready member to ask."""
     if not loads:
         return None
@@ -111,11 +110,11 @@ def group_sample(loads: Mapping[str, Load], across: Across, at: float) -> LoadSa
     missing = sum(isinstance(load, Missing) for load in loads.values())
     unmeasured = warming + missing
     match across:
-        case Across.AVG:
+        case "avg":
             value = sum(values) / len(values) if values else None
             low = sum(values)
             high = low + unmeasured * FULL
-        case Across.MAX:
+        case _:
             value = max(values, default=None)
             low = (value or 0.0) * len(values)
             high = FULL * len(loads) if unmeasured else low

@@ -14,6 +14,7 @@ from autoscaler.policy.values import (
     read_name,
     read_share,
     read_size,
+    read_text,
     read_whole,
     write_duration,
     write_share,
@@ -24,6 +25,7 @@ DAY = 24 * HOUR
 
 Group = Annotated[str, BeforeValidator(read_group), WithJsonSchema({"type": "string", "pattern": GROUP_PATTERN})]
 Name = Annotated[str, BeforeValidator(read_name)]
+Text = Annotated[str, BeforeValidator(read_text)]
 Flag = Annotated[bool, BeforeValidator(read_flag)]
 Whole = Annotated[int, BeforeValidator(read_whole)]
 Duration = Annotated[

@@ -13,7 +13,6 @@ from autoscaler import config
 from autoscaler.core.errors import PolicyError
 from autoscaler.core.policy import (
     Accelerator,
-    Across,
     Behavior,
     DirectionLimits,
     Drain,
@@ -75,8 +74,8 @@ drain: {deadline: 2m}
         machine=Machine(3, 10**9, "user", Accelerator.TCG),
         size=Size(2, 9),
         scaling=(
-            TargetTracking("guest.cpu", 0.625, Across.MAX, 90.0),
-            TargetTracking("guest.cpu", 0.5, Across.AVG, 60.0),
+            TargetTracking("guest.cpu", 0.625, across="max", over_seconds=90.0),
+            TargetTracking("guest.cpu", 0.5, across="avg", over_seconds=60.0),
         ),
         behavior=Behavior(0.05, DirectionLimits(60.0, 0.5), DirectionLimits(5400.0, 300.0)),
         warm_up_seconds=0.0,
@@ -165,8 +164,8 @@ _trackings = st.lists(
         TargetTracking,
         st.just("guest.cpu"),
         st.integers(1, 499).map(lambda n: n / 1000),
-        st.sampled_from(Across),
-        _seconds,
+        across=st.sampled_from(["avg", "max", "min", "p95"]),
+        over_seconds=_seconds,
     ),
     unique_by=lambda tracking: (tracking.across, tracking.over_seconds),
     max_size=3,

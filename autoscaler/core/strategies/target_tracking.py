@@ -60,7 +60,7 @@ def describe_input(
         missing=newest.missing if newest else 0,
         window_seconds=strategy.over_seconds,
         window_full=is_full(samples, at, strategy.over_seconds, interval_seconds),
-        across=strategy.across.value,
+        across=strategy.across,
         steal=measured.steal if measured else None,
     )
 

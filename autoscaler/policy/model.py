@@ -124,11 +124,17 @@ class SizeSection(Section):
         return value
 
 
+def _above_zero(value: float) -> float:
+    if value <= 0:
+        raise WrongValueError(f"{write_share(value)} is out of bounds; allowed: above 0%")
+    return value
+
+
 class RateSection(Section):
     """At most so much change within a period."""
 
     count: Annotated[Whole, counted(1, 1000)] | None = None
-    percent: Share | None = None
+    percent: Annotated[Share, AfterValidator(_above_zero)] | None = None
     per: Annotated[Duration, seconds(1, HOUR)]
 
     @model_validator(mode="after")

@@ -12,8 +12,8 @@ from autoscaler.core.observation import Observation
 from autoscaler.core.policy import Policy, Signal, StepScaling, TargetTracking, ThresholdScaling
 from autoscaler.core.reading import Reading, describe_input, retention_seconds
 from autoscaler.core.signals import FULL, Load, Measured, Members, group_sample, member_loads, outside_sample
-from autoscaler.core.snapshot import InstanceState
 from autoscaler.core.strategies import View, combine, schedule, step_scaling, target_tracking, threshold
+from autoscaler.core.transition import InstanceState
 from autoscaler.core.windows import trim
 
 _SHOWN_LOAD = "guest.cpu"

@@ -143,7 +143,7 @@ class StepScaling(Signal):
 class ThresholdScaling(Signal):
     """Add while the signal stays above a line, remove while it stays below another.
 
-    The condition must hold for all of `over_seconds`, or, with `breaches` and `samples`, in so many of the last samples.
+    The condition must hold for all of `over_seconds`, or, with `breaches` and `samples`, in so many of the last ones.
     """
 
     above: float | None = field(default=None, kw_only=True)

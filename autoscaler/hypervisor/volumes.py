@@ -34,7 +34,7 @@ def free_bytes(connection: libvirt.virConnect, name: str, host: str) -> int:
 def space(connection: libvirt.virConnect, names: frozenset[str], *, local: bool) -> dict[str, PoolSpace]:
     """Tell the room of each of these pools; one that is not there, not active or cannot be read is left out.
 
-    libvirt looks at a pool's room when it is refreshed or a volume is made; of a `local` pool of files its disk is asked.
+    libvirt looks at a pool's room when it is refreshed or a volume is made; a `local` pool's own disk is asked instead.
     """
     found = {}
     for name in names:

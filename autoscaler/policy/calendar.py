@@ -66,7 +66,7 @@ class Calendar:
         self._known: dict[str, tuple[float, ScheduleState]] = {}
 
     def states(self, policies: Iterable[Policy], at: float) -> dict[str, ScheduleState]:
-        """Tell of every schedule of these policies, by its key, whether it is active at `at` (seconds since the epoch)."""
+        """Tell of every schedule of these policies, by its key, whether it is active at `at` (since the epoch)."""
         schedules = {schedule.key: schedule for policy in policies for schedule in policy.schedules}
         self._known = {key: self._state(schedule, at) for key, schedule in schedules.items()}
         return {key: state for key, (_, state) in self._known.items()}

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
@@ -257,7 +258,7 @@ def _overlaps(steps: Sequence[tuple[int, Step]]) -> Iterator[WrongValueError]:
     """Find steps that speak of the same values."""
     infinite = float("inf")
     ordered = sorted(steps, key=lambda entry: -infinite if entry[1].lower is None else entry[1].lower)
-    for (first, before), (second, after) in zip(ordered, ordered[1:], strict=False):
+    for (first, before), (second, after) in pairwise(ordered):
         if before.upper is None or after.lower is None or after.lower < before.upper:
             yield WrongValueError(f"overlaps with steps[{min(first, second)}]", below=(max(first, second),))
 
@@ -367,7 +368,7 @@ class UnknownKindSection(Section):
 def _tag(entry: object) -> str:
     word = entry.get("type") if isinstance(entry, dict) else getattr(entry, "TAG", None)
     known = (TargetTrackingSection, StepScalingSection, ThresholdSection, ScheduleSection)
-    return word if isinstance(word, str) and any(section.TAG == word for section in known) else ""
+    return word if isinstance(word, str) and any(word == section.TAG for section in known) else ""
 
 
 StrategySection = Annotated[

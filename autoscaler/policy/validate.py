@@ -80,7 +80,7 @@ def _keys(model: type[BaseModel], loc: Sequence[int | str]) -> set[str]:
         fields = [section.model_fields[step] for section in sections if step in section.model_fields]
         below = [section for field in fields for section in _sections(field.annotation)]
         # A step that is no field is a union's tag, a list's index or a mapping's own key: the section stays the same.
-        sections = below or [section for section in sections if step == section.TAG] or sections
+        sections = below or [section for section in sections if step == getattr(section, "TAG", None)] or sections
     return {field.alias or name for section in sections for name, field in section.model_fields.items()}
 
 

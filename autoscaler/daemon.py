@@ -20,13 +20,14 @@ from autoscaler.core.decision import Decision
 from autoscaler.core.errors import AutoscalerError, ControlError, StoreError
 from autoscaler.core.memory import Memory
 from autoscaler.core.observation import Change, Request
-from autoscaler.core.policy import Policy, metrics_of
+from autoscaler.core.policy import Policy, metrics_of, pools_of, queries_of
 from autoscaler.core.ports import Hypervisor
 from autoscaler.core.snapshot import GroupStatus, ReloadStatus, Snapshot, TickStatus, Totals
 from autoscaler.core.status import Finished, accumulate, group_statuses, host_statuses, image_launches, refuse_change
 from autoscaler.core.step import step
 from autoscaler.executor import Executor
 from autoscaler.exporter.collector import make_registry
+from autoscaler.external.prometheus import Prometheus, Queries, Query
 from autoscaler.host.load import HostLoad
 from autoscaler.hypervisor import LibvirtHypervisor, is_local
 from autoscaler.log import configure
@@ -91,9 +92,11 @@ class Daemon:
             on_bug=self._events.put,
         )
         loads = {name: HostLoad(name).sample for name, host in config.hosts.items() if is_local(host.uri)}
-        self._world = World(
-            Sampler(self._hypervisors, loads, config.interval_seconds, config.workers), journal, self._executor
+        self._queries = Queries(_prometheus(config))
+        sampler = Sampler(
+            self._hypervisors, loads, config.interval_seconds, config.workers, external=self._queries.newest
         )
+        self._world = World(sampler, journal, self._executor)
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT. Raises what a worker or the tick raised if that was a bug."""
@@ -120,6 +123,7 @@ class Daemon:
             self._ticker.stop()
             control.stop()
             web.stop()
+            self._queries.close()
             if not self._executor.stop(_ACTIONS_DEADLINE_SECONDS):
                 log.warning("actions still under way are left for the next start")
             if self._tick_lock.acquire(timeout=_TICK_DEADLINE_SECONDS):
@@ -259,6 +263,7 @@ class Daemon:
         at = time.time()
         policies = self._policies
         self._number += 1
+        self._look_for(policies)
         try:
             observation = self._world.observe(at, metrics_of(policies))
             observation = replace(observation, schedules=self._calendar.states(policies, at))
@@ -285,6 +290,13 @@ class Daemon:
         self._log_changes(finished)
         self._publish(finished, TickStatus(self._number, at, time.monotonic() - began, lateness_seconds))
         return True
+
+    def _look_for(self, policies: tuple[Policy, ...]) -> None:
+        """Say what these policies want to be told of, beside counters."""
+        for name, hypervisor in self._hypervisors.items():
+            hypervisor.watch_pools(frozenset(pool for host, pool in pools_of(policies) if host == name))
+        interval = self._config.interval_seconds
+        self._queries.watch(Query(key, promql, interval) for key, promql in queries_of(policies).items())
 
     def _count_failure(self, what: str, error: StoreError) -> None:
         log.error(what, error=str(error))
@@ -362,6 +374,15 @@ class _HostLines:
             elif status.why is None and before is not None:
                 log.info("host answers", host=status.host)
             self._why[status.host] = status.why
+
+
+def _prometheus(config: Config) -> Prometheus | None:
+    server = config.prometheus
+    if server is None:
+        return None
+    return Prometheus(
+        server.url, timeout_seconds=server.timeout_seconds, ca_file=server.ca_file, token_file=server.token_file
+    )
 
 
 def _hypervisors(config: Config, journal: Journal, wake: Callable[[], None]) -> dict[str, Hypervisor]:

@@ -183,7 +183,11 @@ HISTORY = History(
             Rollup(int(NOW // 60 * 60) - 60 * back, 6, 0.9 - back / 100, 0.1, 0.95 - back / 100, 2 if back > 20 else 4)
             for back in range(50, -1, -1)
             if not 30 <= back < 33
-        )
+        ),
+        'prometheus sum by (queue) (rate(queue_jobs_arrived_total{queue="mail", site="north"}[5m]))': tuple(
+            Rollup(int(NOW // 60 * 60) - 60 * back, 6, 100.0, 0.0, 1234.5 if back == 7 else 80.0, 4)
+            for back in range(50)
+        )[::-1],
     },
     60,
 )

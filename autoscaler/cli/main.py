@@ -381,6 +381,17 @@ def reload(ctx: click.Context, as_json: bool) -> None:
     ctx.exit(0 if result.ok else 1)
 
 
+@main.command()
+def schema() -> None:
+    """Print the JSON Schema of policy files, for editors.
+
+    It knows keys and kinds of values; `autoscaler validate` knows the rest.
+
+    Example: autoscaler schema > policy.schema.json
+    """
+    _print_json(load.schema())
+
+
 @main.group()
 def policy() -> None:
     """Look at policy files.

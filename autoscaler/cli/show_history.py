@@ -2,16 +2,18 @@
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from textwrap import shorten
 
 from rich.console import Console
 from rich.text import Text
 
 from autoscaler.core.decision import Decision
-from autoscaler.reasons import describe, duration, moment, percent
+from autoscaler.core.metrics import METRICS, Unit
+from autoscaler.reasons import describe, duration, figure, moment
 from autoscaler.store import History, Rollup
 
 _WIDEST = 80
-_MARGIN = 9
+_MARGIN = 12
 _ROWS = 6
 _EIGHTHS = " ▁▂▃▄▅▆▇█"
 _GAP = "·"
@@ -51,10 +53,14 @@ def _chart(metric: str, rollups: Sequence[Rollup], history: History, columns: in
     """Draw the highest load of each column's time, and below it the size the group had then."""
     parts = _columns(rollups, history, columns)
     top = max((each.max for each in rollups), default=0.0) or 1.0
+    # One that this program no longer knows is shown as a plain number.
+    known = METRICS.get(metric.split(maxsplit=1)[0])
+    unit = Unit.NUMBER if known is None else known.unit
     per_column = (history.until - history.since) / columns
-    yield Text(f"{metric}, the highest in each {duration(per_column)}", "bold")
+    title = f", the highest in each {duration(per_column)}"
+    yield Text(f"{shorten(metric, _MARGIN + columns - len(title), placeholder='...')}{title}", "bold")
     for row in range(_ROWS, 0, -1):
-        label = percent(top) if row == _ROWS else percent(0.0) if row == 1 else ""
+        label = figure(top, unit) if row == _ROWS else figure(0.0, unit) if row == 1 else ""
         bars = "".join(_bar(part, top, row) for part in parts)
         yield Text(f"{label:>{_MARGIN - 2}} ┤{bars}".rstrip())
     largest = max((each.admitted for each in rollups), default=0)

@@ -112,6 +112,8 @@ class Input:
     """The demand over the window if what was not measured carries nothing."""
     high: float | None = None
     """The demand over the window if what was not measured is full: the two differ by what was imputed."""
+    why: str | None = None
+    """Why what is read outside the guests could not be read at this tick; None where it could."""
 
 
 @dataclass(frozen=True, slots=True)

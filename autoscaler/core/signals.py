@@ -274,6 +274,26 @@ def _host_value(signal: Signal, host: str, observation: Observation) -> float | 
     return None if value is None else float(value)
 
 
+def why_unread(signal: Signal, host: str, observation: Observation) -> str | None:
+    """Tell why a signal from outside the guests could not be read at this tick; None where it could, or is within."""
+    match signal.kind.source:
+        case Source.GUEST:
+            return None
+        case Source.HOST:
+            if _host_value(signal, host, observation) is not None:
+                return None
+            if signal.metric == POOL_FREE:
+                return f"host {host} has no active pool {signal.pool} whose room could be read"
+            found = observation.hosts.get(
+                host, Unknown(f"the kernel of host {host} is not read, only that of this one")
+            )
+            return found.why if isinstance(found, Unknown) else f"the kernel of host {host} does not give it"
+    if _external(signal, observation) is not None:
+        return None
+    given = observation.external.get(signal.source)
+    return given.why if isinstance(given, Unknown) else "nobody asked for it yet" if given is None else "it is too old"
+
+
 def _external(signal: Signal, observation: Observation) -> float | None:
     sample = observation.external.get(signal.source)
     if not isinstance(sample, ExternalSample) or not isfinite(sample.value):

@@ -6,12 +6,21 @@ from hashlib import blake2s
 
 from autoscaler.core.action import Clone
 from autoscaler.core.errors import HypervisorError, HypervisorErrorKind
-from autoscaler.core.observation import Domain, DomainCounters, DomainState, HostInventory, HostSample, Ownership
+from autoscaler.core.observation import (
+    Domain,
+    DomainCounters,
+    DomainState,
+    HostInventory,
+    HostSample,
+    Ownership,
+    PoolSpace,
+)
 from autoscaler.core.ports import GuestRun, VolumeRef
 
 _OFF = frozenset({DomainState.SHUTOFF, DomainState.CRASHED})
 _BYTES_PER_BUSY_SECOND = 1_000_000
 _BYTES_PER_OPERATION = 4096
+_POOL = PoolSpace(capacity_bytes=1 << 40, available_bytes=1 << 39)
 
 
 @dataclass(slots=True)
@@ -85,6 +94,7 @@ class SimulatedHost:
         """The commands that were run in guests, oldest first."""
         self._addressed_groups: frozenset[str] = frozenset()
         self.silent: set[str] = set()
+        self._watched_pools: frozenset[str] = frozenset()
         self._machines: dict[str, _Machine] = {}
         self._accounted_at = clock.now()
         self._boots = 1
@@ -137,7 +147,15 @@ class SimulatedHost:
         """List all domains."""
         self.fault("inventory")
         self._account()
-        return HostInventory(self._host, tuple(self._as_listed(machine) for machine in self._machines.values()))
+        return HostInventory(
+            self._host,
+            tuple(self._as_listed(machine) for machine in self._machines.values()),
+            dict.fromkeys(self._watched_pools, _POOL),
+        )
+
+    def watch_pools(self, pools: frozenset[str]) -> None:
+        """Tell the room of these pools from now on: each is large and half full, and there if it holds an image."""
+        self._watched_pools = pools & {pool for pool, _ in self.images}
 
     def watch_addresses(self, groups: frozenset[str]) -> None:
         """Tell the addresses of these groups' instances from now on."""

@@ -95,6 +95,28 @@ def test_minutes_are_put_together_by_their_samples() -> None:
     assert put_together((), 60) == ()
 
 
+def test_each_figure_has_a_history_of_its_own(journal: Journal) -> None:
+    (seen,) = SCALING_OUT.inputs
+    inputs = (
+        replace(seen, value=0.5),
+        replace(seen, value=0.7, window_seconds=300.0),
+        replace(seen, value=0.9, across="max"),
+        replace(seen, metric="prometheus", source="prometheus up", value=3.0),
+        replace(seen, metric="prometheus", source="prometheus down", value=4.0),
+        replace(seen, metric="guest.memory", source="guest.memory", value=None),
+    )
+    decision = replace(SCALING_OUT, inputs=inputs)
+    record = TickRecord(Observation(NOW, 10.0), (), (decision,), Memory(journal.controller, NOW))
+    journal.commit_tick(record, ())
+    loads = journal.history("web", NOW - 60, NOW + 60).loads
+    assert {name: each[0].avg for name, each in loads.items()} == {
+        "guest.cpu": 0.5,
+        "guest.cpu (max)": 0.9,
+        "prometheus down": 4.0,
+        "prometheus up": 3.0,
+    }
+
+
 def test_a_history_is_loads_and_changes(journal: Journal) -> None:
     for number in range(3):
         decision = replace(SCALING_OUT, at=NOW + number * 60, admitted=4 if number else 3)

@@ -29,6 +29,7 @@ from autoscaler.codec import decode
 from autoscaler.control.server import ControlServer
 from autoscaler.core.decision import Decision, Input, Reason, ReasonCode, Recommendation
 from autoscaler.core.errors import ControlError
+from autoscaler.core.metrics import Unit
 from autoscaler.core.observation import Change, Request
 from autoscaler.core.snapshot import ReloadStatus, Snapshot
 from autoscaler.store import Event, History
@@ -173,7 +174,64 @@ def test_status_reads_as_in_the_golden_file(name: str, snapshot: Snapshot) -> No
     golden(f"cli_{name}.txt", shown(show_status, snapshot))
 
 
-@pytest.mark.parametrize(("name", "decision"), [("grows", SCALING_OUT), ("steady", STEADY), ("held", HELD)])
+BLIND = Decision(
+    group="workers",
+    at=NOW,
+    current=3,
+    inputs=(
+        Input(
+            "prometheus",
+            4.25,
+            4.0,
+            31.0,
+            10.0,
+            measured=0,
+            warming=0,
+            missing=1,
+            window_seconds=60.0,
+            window_full=False,
+            unit=Unit.NUMBER,
+            take="p95",
+            source='prometheus sum(queue_jobs_waiting{queue="mail"})',
+            why="the last figure is 31 s old: http://127.0.0.1:9090 does not answer: Connection refused",
+        ),
+        Input(
+            "guest.net.rx_bytes",
+            20e6,
+            21e6,
+            1.0,
+            None,
+            measured=3,
+            warming=0,
+            missing=0,
+            window_seconds=60.0,
+            window_full=True,
+            across="max",
+            unit=Unit.BYTES_PER_SECOND,
+            source="guest.net.rx_bytes",
+        ),
+    ),
+    recommendations=(
+        Recommendation("target_tracking prometheus", None, Reason(ReasonCode.NO_SIGNAL, {"metric": "prometheus"})),
+        Recommendation(
+            "step guest.net.rx_bytes",
+            2,
+            Reason(
+                ReasonCode.STEP_IN,
+                {"metric": "guest.net.rx_bytes", "load": 20e6, "unit": "bytes_per_second", "count": 2},
+            ),
+        ),
+    ),
+    recommended=2,
+    desired=3,
+    admitted=3,
+    reasons=(Reason(ReasonCode.HELD_BY_MISSING_LOAD, {"missing": 1, "wanted": 2}),),
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "decision"), [("grows", SCALING_OUT), ("steady", STEADY), ("held", HELD), ("blind", BLIND)]
+)
 def test_explain_reads_as_in_the_golden_file(name: str, decision: Decision) -> None:
     golden(f"cli_explain_{name}.txt", shown(show_decision, decision))
 
@@ -193,7 +251,7 @@ def test_events_read_as_in_the_golden_file() -> None:
 
 LARGE = replace(
     HISTORY,
-    loads={"guest.cpu": tuple(replace(each, admitted=each.admitted * 10) for each in HISTORY.loads["guest.cpu"])},
+    loads={"guest.cpu (max)": tuple(replace(each, admitted=each.admitted * 10) for each in HISTORY.loads["guest.cpu"])},
 )
 
 

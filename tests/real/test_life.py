@@ -1,9 +1,12 @@
 """What operators and accidents do to real instances, and what the daemon makes of it."""
 
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import libvirt
+import psutil
 import pytest
 
 from autoscaler.core.snapshot import InstanceStatus, Snapshot
@@ -41,6 +44,14 @@ def done(daemon: DaemonProcess, *command: str) -> str:
     result = daemon.run(*command)
     assert result.returncode == 0, result.stderr
     return result.stdout
+
+
+def emulator_of(uuid: str) -> int:
+    """Find the process of a domain's emulator by the UUID on its command line."""
+    for process in psutil.process_iter(["cmdline"]):
+        if uuid in (process.info["cmdline"] or []):
+            return process.pid
+    raise AssertionError(f"no emulator runs {uuid}")
 
 
 def two(daemon: DaemonProcess) -> tuple[str, str]:
@@ -103,6 +114,13 @@ def test_protect_detach_attach_and_what_virsh_does(
     lines = [line for line in daemon.lines() if line.get("event") == "instance changed"]
     assert any(line["instance"] == newer and line["reason"] == "stopped_by_somebody" for line in lines)
     assert 'autoscaler_instance_transitions_total{group="web",to="removed"} 3.0' in daemon.metrics()
+
+    (successor,) = daemon.until_ready(1)
+    uuid = virt.lookupByName(successor.instance).UUIDString()
+    os.kill(emulator_of(uuid), signal.SIGKILL)
+    daemon.until(lambda snapshot: named(snapshot, successor.instance) is None, 60, "the crashed one removed")
+    assert ("failed", "crashed") in path(daemon, successor.instance)
+    daemon.until_ready(1)
 
 
 def test_a_draining_one_is_taken_back_and_a_group_without_policy_is_deleted(

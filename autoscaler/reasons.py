@@ -52,7 +52,7 @@ clock_set_back              seconds
 =========================== ==========================================
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from itertools import pairwise
 
@@ -158,14 +158,10 @@ def describe_but_for(found: ButFor) -> str:
 def _show(name: str, value: Parameter, unit: Unit) -> str:
     if isinstance(value, str):
         return value.replace("_", " ") if name == "state" else value
-    if name == "until":
-        return clock(value)
-    if name == "edge":
-        return minute(value)
-    if name in ("load", "target"):
-        return figure(value, unit)
-    if name == "steal":
-        return percent(value)
+    if name in _TIMES:
+        return _TIMES[name](value)
+    if name in ("load", "target", "steal"):
+        return figure(value, Unit.SHARE if name == "steal" else unit)
     if name == "seconds" or name.endswith("_seconds"):
         return duration(value)
     return f"{value:g}"
@@ -210,6 +206,9 @@ def _size(size: float) -> str:
         if abs(size) >= factor:
             return f"{size / factor:.4g} {name}"
     return f"{size:.4g} B"
+
+
+_TIMES: Mapping[str, Callable[[float], str]] = {"until": clock, "edge": minute}
 
 
 def duration(seconds: float) -> str:

@@ -97,11 +97,17 @@ class SizeSection(Section):
         return value
 
 
+def _above_zero(value: float) -> float:
+    if value <= 0:
+        raise WrongValueError(f"{write_share(value)} is out of bounds; allowed: above 0%")
+    return value
+
+
 class RateSection(Section):
     """At most so much change within a period."""
 
     count: Annotated[Whole, _count(1, 1000)] | None = None
-    percent: Share | None = None
+    percent: Annotated[Share, AfterValidator(_above_zero)] | None = None
     per: Annotated[Duration, _seconds(1, _HOUR)]
 
     @model_validator(mode="after")

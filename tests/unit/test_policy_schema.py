@@ -1,7 +1,6 @@
-"""The JSON Schema of policies, the examples, and the table of keys in docs/policies.md."""
+"""The JSON Schema of policies, and the examples."""
 
 import json
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ import pytest
 from click.testing import CliRunner
 
 from autoscaler.cli import main
-from autoscaler.core.metrics import METRICS
 from autoscaler.policy.load import load_directory, load_file, schema, show
 from autoscaler.policy.yaml_reader import read_file
 
@@ -103,73 +101,3 @@ def _resolved(root: dict[str, Any], node: dict[str, Any]) -> dict[str, Any]:
     reference = node.get("$ref")
     resolved: dict[str, Any] = root["$defs"][reference.rpartition("/")[2]] if reference else node
     return resolved
-
-
-def keys_of(root: dict[str, Any], node: dict[str, Any]) -> dict[str, str]:
-    """Name every key of a section and below it, with its default as it is written; strategies and rates apart."""
-    found: dict[str, str] = {}
-
-    def walk(node: dict[str, Any], prefix: str) -> None:
-        for key, below in node.get("properties", {}).items():
-            resolved = _resolved(root, below)
-            path = f"{prefix}{key}"
-            if resolved.get("properties"):
-                walk(resolved, f"{path}.")
-                continue
-            found[path] = _default(key, node, below)
-            if resolved.get("type") == "array" and key not in TOLD_APART:
-                walk(_resolved(root, resolved["items"]), f"{path}[].")
-
-    walk(node, "")
-    return found
-
-
-TOLD_APART = {"scaling", "rate"}
-
-
-def _default(key: str, node: dict[str, Any], below: dict[str, Any]) -> str:
-    if key in node.get("required", []):
-        return "required"
-    value = below["default"]
-    if value is None:
-        return "`none`"
-    if isinstance(value, list):
-        return f"`[{', '.join(map(str, value))}]`"
-    return f"`{json.dumps(value) if isinstance(value, bool | int) else value}`"
-
-
-def table_under(heading: str) -> str:
-    """Give the first table under a heading of docs/policies.md."""
-    after = (CHECKOUT / "docs/policies.md").read_text().partition(f"# {heading}\n")[2]
-    chapter, *_ = re.split(r"^#+ ", after, flags=re.MULTILINE)
-    return next(part for part in chapter.strip().split("\n\n") if part.startswith("| "))
-
-
-@pytest.mark.parametrize(
-    ("heading", "section"),
-    [
-        ("Keys", None),
-        ("target_tracking", "TargetTrackingSection"),
-        ("step", "StepScalingSection"),
-        ("threshold", "ThresholdSection"),
-        ("schedule", "ScheduleSection"),
-        ("Rates", "RateSection"),
-    ],
-)
-def test_every_key_and_default_is_in_the_documentation(heading: str, section: str | None) -> None:
-    rows = re.findall(r"^\| `([^`|]+)` \| ([^|]*) \|", table_under(heading), re.MULTILINE)
-    root = schema()
-    known = keys_of(root, root if section is None else root["$defs"][section])
-    assert sorted(key for key, _ in rows) == sorted(known)
-    assert {key: default for key, default in rows if known[key] not in default} == {}
-
-
-def test_every_kind_of_strategy_is_in_the_documentation() -> None:
-    kinds = schema()["properties"]["scaling"]["items"]["oneOf"]
-    for kind in kinds:
-        assert table_under(_resolved(schema(), kind)["properties"]["type"]["const"])
-
-
-def test_every_metric_is_in_the_documentation() -> None:
-    first_cells = "".join(line.split("|")[1] for line in table_under("Metrics").splitlines())
-    assert set(re.findall("`([^`]+)`", first_cells)) == set(METRICS)

@@ -27,7 +27,7 @@ from autoscaler.core.step import step
 from autoscaler.executor import Executor
 from autoscaler.exporter.collector import make_registry
 from autoscaler.external.probes import Prober, targets
-from autoscaler.external.webhooks import Receiver, Webhooks
+from autoscaler.external.webhooks import Receiver, Webhooks, of_transition
 from autoscaler.hooks import run_hook
 from autoscaler.host.load import HostLoad
 from autoscaler.hypervisor import LibvirtHypervisor, is_local
@@ -241,13 +241,14 @@ class Daemon:
             self._prune(at)
         except StoreError as error:
             self._count_failure("tick committed, but the journal cannot be kept in order", error)
-        self._tell_others(policies, observation)
+        self._webhooks.send([of_transition(transition) for transition in result.transitions])
+        self._ask_instances(policies, observation)
         finished = Finished(policies, observation, result, intents)
         self._log_changes(finished)
         self._publish(finished, TickStatus(self._number, at, time.monotonic() - began, lateness_seconds))
         return True
 
-    def _tell_others(self, policies: tuple[Policy, ...], observation: Observation) -> None:
+    def _ask_instances(self, policies: tuple[Policy, ...], observation: Observation) -> None:
         """Say whom to ask before the next tick."""
         for host, inventory in observation.inventory.items():
             # A host that could not be listed keeps the instances it had.

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import get_args, get_origin
 
 import pytest
 import yaml
@@ -398,4 +399,6 @@ def test_the_reference_tells_every_key_of_the_configuration() -> None:
         section = field.annotation
         inner = section.model_fields if isinstance(section, type) and issubclass(section, BaseModel) else None
         known |= {f"{name}.{below}" for below in inner} if inner else {name}
+        for listed in get_args(section) if get_origin(section) is list else ():
+            known |= {f"{name}[].{below}" for below in listed.model_fields}
     assert keys == known

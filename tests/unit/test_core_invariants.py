@@ -296,6 +296,10 @@ class Group(RuleBasedStateMachine):
         assert self.result is not None
         if isinstance(observation.inventory["local"], Unknown) or observation.in_flight:
             return
+        if {ReasonCode.REPLACES_OLD_INSTANCE, ReasonCode.REPLACES_UNHEALTHY_INSTANCE} & {
+            r.code for r in decision.reasons
+        }:
+            return
         instances = group_instances(self.plant.policy, observation, self.result.memory)
         if len(instances) == decision.admitted and all(i.state is InstanceState.READY for i in instances):
             assert not self.result.actions

@@ -572,6 +572,6 @@ def test_the_reference_tells_every_key_of_the_configuration() -> None:
         sections = [each for each in types if isinstance(each, type) and issubclass(each, BaseModel)]
         inner = sections[0].model_fields if sections and get_origin(field.annotation) is not dict else None
         known |= {f"{name}.{below}" for below in inner} if inner else {name}
-        for listed in get_args(section) if get_origin(section) is list else ():
+        for listed in get_args(field.annotation) if get_origin(field.annotation) is list else ():
             known |= {f"{name}[].{below}" for below in listed.model_fields}
     assert keys == known

@@ -1,7 +1,7 @@
-"""How long one step takes, by the number of groups: `python benchmarks/decide.py [--instances 10] [--groups 20 200]`.
+"""How long one step takes, by the number of groups: `python benchmarks/decide.py --groups 20 200`.
 
-Each group has ten instances and is scaled by target tracking, a threshold, steps, a Prometheus query and a schedule; all
-of it is decided by `core.step` alone, on one core, without reading hosts or writing a journal. The table gives the
+Each group has ten instances and is scaled by target tracking, a threshold, steps, a query and a schedule; all of it is
+decided by `core.step` alone, on one core, without reading hosts or writing a journal. The table gives the
 median and the worst processor time of the ticks after every window is full, and what a group costs.
 """
 

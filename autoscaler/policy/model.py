@@ -131,10 +131,13 @@ def _above_zero(value: float) -> float:
     return value
 
 
+_Instances = Annotated[Whole, counted(1, 1000)]
+
+
 class RateSection(Section):
     """At most so much change within a period."""
 
-    count: Annotated[Whole, counted(1, 1000)] | None = None
+    count: _Instances | None = None
     percent: Annotated[Share, AfterValidator(_above_zero)] | None = None
     per: Annotated[Duration, seconds(1, HOUR)]
 

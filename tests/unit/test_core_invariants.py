@@ -76,9 +76,9 @@ EXPLICIT = frozenset({ReasonCode.HELD_BY_OPERATOR, ReasonCode.LOWERED_TO_MAX})
 class Group(RuleBasedStateMachine):
     """One group on one simulated host."""
 
-    @initialize(policy=policies)
-    def begin(self, policy: Policy) -> None:
-        self.plant = Plant(policy)
+    @initialize(policy=policies, action_seconds=st.sampled_from([1.0, 25.0]))
+    def begin(self, policy: Policy, action_seconds: float) -> None:
+        self.plant = Plant(policy, action_seconds=action_seconds)
         self.before: Memory | None = None
         self.result: StepResult | None = None
         self.told: dict[str, InstanceState] = {}

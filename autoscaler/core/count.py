@@ -40,16 +40,16 @@ def take_in_loads(
     at, interval = observation.at, observation.interval_seconds
     loads = _loads(group, policy, instances, observation, memory)
     members = _members(group, policy, instances, at)
-    samples: dict[str, tuple[LoadSample, ...]] = {}
+    alike: dict[str, list[Signal]] = {}
     for signal in policy.signals:
-        if signal.series in samples:
-            continue
-        series = group.samples.get(signal.series, ())
-        sample = _sample(signal, loads, policy, members, observation)
+        alike.setdefault(signal.series, []).append(signal)
+    samples: dict[str, tuple[LoadSample, ...]] = {}
+    for name, signals in alike.items():
+        series = group.samples.get(name, ())
+        sample = _sample(signals[0], loads, policy, members, observation)
         if sample is not None and not (series and series[-1].at == at):
             series = (*series, sample)
-        alike = (other for other in policy.signals if other.series == signal.series)
-        samples[signal.series] = trim(series, at, max(retention_seconds(other, interval) for other in alike))
+        samples[name] = trim(series, at, max(retention_seconds(signal, interval) for signal in signals))
     shown = loads.get(_SHOWN_LOAD) or next(iter(loads.values()), {})
     latest = {name: load.value for name, load in shown.items() if isinstance(load, Measured)}
     return replace(group, samples=samples, loads=latest)

@@ -49,6 +49,16 @@ class Instance:
         return self.state in LIVE
 
 
+def domains_by_group(observation: Observation, controller: str) -> dict[str, tuple[Domain, ...]]:
+    """List every group's domains by ownership, in one pass over all hosts."""
+    groups: dict[str, list[Domain]] = {}
+    for inventory in observation.inventory.values():
+        for domain in inventory.domains if isinstance(inventory, HostInventory) else ():
+            if domain.ownership is not None and domain.ownership.controller == controller:
+                groups.setdefault(domain.ownership.group, []).append(domain)
+    return {group: tuple(domains) for group, domains in groups.items()}
+
+
 def owned_domains(observation: Observation, controller: str, group: str) -> Iterator[Domain]:
     """Yield every listed domain that carries our controller's ownership element for this group, in any state."""
     for inventory in observation.inventory.values():

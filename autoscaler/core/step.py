@@ -7,9 +7,9 @@ from autoscaler.core.action import Action
 from autoscaler.core.clock import set_back
 from autoscaler.core.count import decide_count, describe_inputs, take_in_loads
 from autoscaler.core.decision import Decision, ReasonCode, because
-from autoscaler.core.instances import Instance, boots, classify, owned_domains, remember, unread_hosts
+from autoscaler.core.instances import Instance, boots, classify, domains_by_group, owned_domains, remember, unread_hosts
 from autoscaler.core.memory import GroupMemory, Memory
-from autoscaler.core.observation import DomainCounters, HostInventory, Observation, Unknown
+from autoscaler.core.observation import Domain, DomainCounters, HostInventory, Observation, Unknown
 from autoscaler.core.policy import Mode, Policy
 from autoscaler.core.reconcile import clones, removals, starts, turns
 from autoscaler.core.signals import is_complete
@@ -37,7 +37,9 @@ def step(policies: Sequence[Policy], observation: Observation, memory: Memory) -
     groups = dict(memory.groups)
     decisions: list[Decision] = []
     actions: list[Action] = []
-    seen = [_look(policy, observation, memory) for policy in sorted(policies, key=lambda policy: policy.group)]
+    owned = domains_by_group(observation, memory.controller)
+    ordered = sorted(policies, key=lambda policy: policy.group)
+    seen = [_look(policy, observation, memory, owned.get(policy.group, ())) for policy in ordered]
     chosen = turns([i for each in seen if each.acts(observation.at) for i in each.instances], observation.workers)
     for each in seen:
         decision, planned, groups[each.policy.group] = _decide(each, observation, memory, chosen)
@@ -86,7 +88,7 @@ class _Seen:
         return not (self.group.paused or self.policy.mode is Mode.SHADOW or backs_off)
 
 
-def _look(policy: Policy, observation: Observation, memory: Memory) -> _Seen:
+def _look(policy: Policy, observation: Observation, memory: Memory, domains: Sequence[Domain]) -> _Seen:
     at = observation.at
     group = memory.groups.get(policy.group, GroupMemory())
     group = take_in_requests(group, policy, observation.requests)
@@ -94,7 +96,6 @@ def _look(policy: Policy, observation: Observation, memory: Memory) -> _Seen:
     unread = unread_hosts(observation, policy, group.instances)
     if unread:
         return _Seen(policy, group, unread=unread)
-    domains = tuple(owned_domains(observation, memory.controller, policy.group))
     remembered = remember(group.instances, domains, policy.ready, boots(observation), at)
     group = take_in_instances(group, remembered, at)
     return _Seen(policy, group, classify(policy, domains, observation.in_flight, group, at))

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from hypothesis import Phase, given, settings
+from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
@@ -371,6 +371,18 @@ GroupOfAll.TestCase.settings = settings(Group.TestCase.settings, max_examples=12
 TestGroupOfAll = GroupOfAll.TestCase
 
 
+FLAPPING = Policy(
+    "web",
+    Image("default", "golden.qcow2"),
+    Size(1, 6),
+    scaling=(ThresholdScaling("guest.cpu", above=0.6, below=0.5, over_seconds=10.0),),
+    behavior=Behavior(scale_in=DirectionLimits(0.0, 0.0)),
+    warm_up_seconds=0.0,
+)
+"""Lines so near to each other that one instance is too few and two are too many."""
+
+
+@example(FLAPPING, 0.9, 0.0)
 @settings(max_examples=40, deadline=None, derandomize=True, phases=(Phase.explicit, Phase.generate))
 @given(policies_of_all, st.floats(0.0, 6.0), st.sampled_from([0.0, 0.3, 1.5]))
 def test_a_steady_load_comes_to_rest(policy: Policy, busy: float, figure: float) -> None:

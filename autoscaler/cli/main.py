@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 
 from autoscaler import config
 from autoscaler.cli import arguments
+from autoscaler.cli.images import image
+from autoscaler.cli.output import console
 from autoscaler.cli.show_decision import show_decision
 from autoscaler.cli.show_status import show_status
 from autoscaler.codec import decode, encode
@@ -79,12 +80,6 @@ def _ask(ctx: click.Context, command: str, **given: Any) -> Any:
     return request(_settings(ctx).control_socket, command, **given)
 
 
-def _console() -> Console:
-    """Make a console for plain text: what is shown is data, never markup. A pipe gets lines as long as they are."""
-    width = None if sys.stdout is not None and sys.stdout.isatty() else 1000
-    return Console(highlight=False, markup=False, emoji=False, width=width)
-
-
 def _print_json(data: object) -> None:
     click.echo(json.dumps(data, indent=2))
 
@@ -133,7 +128,7 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
         ok = all(finding.level is not Level.ERROR for finding in found)
         _print_json({"ok": ok, "findings": encode(found)})
     else:
-        found = show_findings(_console(), findings)
+        found = show_findings(console(), findings)
     ctx.exit(1 if any(finding.level is Level.ERROR for finding in found) else 0)
 
 
@@ -187,7 +182,7 @@ def status(ctx: click.Context, as_json: bool) -> None:
     if as_json:
         _print_json(data)
     else:
-        show_status(_console(), decode(data, Snapshot), time.time())
+        show_status(console(), decode(data, Snapshot), time.time())
 
 
 @main.command()
@@ -210,7 +205,7 @@ def explain(ctx: click.Context, group: str, at: float | None, as_json: bool) -> 
     if as_json:
         _print_json(data)
     else:
-        show_decision(_console(), decode(data, Decision), time.time())
+        show_decision(console(), decode(data, Decision), time.time())
 
 
 @main.command()
@@ -327,3 +322,6 @@ def show(ctx: click.Context, file: Path, as_json: bool) -> None:
         _print_json(encode(loaded))
     else:
         click.echo(load.show(loaded), nl=False)
+
+
+main.add_command(image)

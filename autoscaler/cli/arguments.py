@@ -6,6 +6,8 @@ from datetime import datetime, timedelta
 
 import click
 
+from autoscaler.policy.values import WrongValueError, read_size
+
 _LONGEST_SECONDS = 365 * 86400.0
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -30,6 +32,14 @@ def duration(_: click.Context, __: click.Parameter, value: str | None) -> float 
     if seconds > _LONGEST_SECONDS:
         raise click.BadParameter(f"{value!r} is longer than the 365d that can be held")
     return seconds
+
+
+def size(_: click.Context, __: click.Parameter, value: str) -> int:
+    """Read ``192MiB``, ``2GiB`` or ``1GB`` as bytes. Raises click's BadParameter for anything else."""
+    try:
+        return read_size(value)
+    except WrongValueError as error:
+        raise click.BadParameter(str(error)) from error
 
 
 def moment(_: click.Context, __: click.Parameter, value: str | None) -> float | None:

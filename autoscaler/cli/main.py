@@ -14,6 +14,8 @@ from rich.console import Console
 
 from autoscaler import config
 from autoscaler.cli import arguments
+from autoscaler.cli.images import image
+from autoscaler.cli.output import console
 from autoscaler.cli.show_decision import show_decision
 from autoscaler.cli.show_events import show_event
 from autoscaler.cli.show_history import show_history
@@ -84,12 +86,6 @@ def ask(ctx: click.Context, command: str, **given: Any) -> Any:
     return request(_settings(ctx).control_socket, command, **given)
 
 
-def _console() -> Console:
-    """Make a console for plain text: what is shown is data, never markup. A pipe gets lines as long as they are."""
-    width = None if sys.stdout is not None and sys.stdout.isatty() else 1000
-    return Console(highlight=False, markup=False, emoji=False, width=width)
-
-
 def _print_json(data: object) -> None:
     click.echo(json.dumps(data, indent=2))
 
@@ -138,7 +134,7 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
         ok = all(finding.level is not Level.ERROR for finding in found)
         _print_json({"ok": ok, "findings": encode(found)})
     else:
-        found = show_findings(_console(), findings)
+        found = show_findings(console(), findings)
     ctx.exit(1 if any(finding.level is Level.ERROR for finding in found) else 0)
 
 
@@ -192,7 +188,7 @@ def status(ctx: click.Context, as_json: bool) -> None:
     if as_json:
         _print_json(data)
     else:
-        show_status(_console(), decode(data, Snapshot), time.time())
+        show_status(console(), decode(data, Snapshot), time.time())
 
 
 @main.command()
@@ -215,7 +211,7 @@ def explain(ctx: click.Context, group: str, at: float | None, as_json: bool) -> 
     if as_json:
         _print_json(data)
     else:
-        show_decision(_console(), decode(data, Decision), time.time())
+        show_decision(console(), decode(data, Decision), time.time())
 
 
 @main.command()
@@ -240,7 +236,7 @@ def events(ctx: click.Context, group: str | None, since_seconds: float, follow: 
 
     Example: autoscaler events --group web --since 2h
     """
-    console = _console()
+    out = console()
     data = ask(ctx, "events", group=group, since=time.time() - since_seconds)
     if as_json and not follow:
         _print_json(data)
@@ -248,7 +244,7 @@ def events(ctx: click.Context, group: str | None, since_seconds: float, follow: 
     last = 0
     while True:
         for event in decode(data, tuple[Event, ...]):
-            _show_event(console, event, as_json)
+            _show_event(out, event, as_json)
             last = max(last, event.id)
         if not follow:
             return
@@ -256,11 +252,11 @@ def events(ctx: click.Context, group: str | None, since_seconds: float, follow: 
         data = ask(ctx, "events", group=group, since=time.time() - since_seconds, after=last)
 
 
-def _show_event(console: Console, event: Event, as_json: bool) -> None:
+def _show_event(out: Console, event: Event, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(encode(event)))
     else:
-        show_event(console, event)
+        show_event(out, event)
 
 
 @main.command()
@@ -286,7 +282,7 @@ def history(ctx: click.Context, group: str, since_seconds: float, as_json: bool)
     if as_json:
         _print_json(data)
     else:
-        show_history(_console(), decode(data, History))
+        show_history(console(), decode(data, History))
 
 
 @main.command()
@@ -415,3 +411,6 @@ def show(ctx: click.Context, file: Path, as_json: bool) -> None:
         _print_json(encode(loaded))
     else:
         click.echo(load.show(loaded), nl=False)
+
+
+main.add_command(image)

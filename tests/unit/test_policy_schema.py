@@ -31,7 +31,7 @@ def test_the_examples_go_together_and_each_does_what_its_name_says() -> None:
         for group, policy in policies.items()
     }
     assert kinds["web"] == {("TargetTracking", "guest.cpu")}
-    assert kinds["workers"] == {("TargetTracking", "prometheus"), ("ThresholdScaling", "prometheus")}
+    assert kinds["workers"] == {("TargetTracking", "prometheus"), ("StepScaling", "prometheus")}
     assert kinds["office"] == {("TargetTracking", "guest.cpu"), ("Schedule", None)}
     assert kinds["cache"] == {("TargetTracking", "guest.memory"), ("TargetTracking", "guest.cpu")}
     assert policies["workers"].size.min == 0

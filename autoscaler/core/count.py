@@ -25,8 +25,8 @@ from autoscaler.core.snapshot import InstanceState
 from autoscaler.core.strategies import View, combine, schedule, step_scaling, target_tracking, threshold
 from autoscaler.core.windows import trim
 
-_SHOWN_LOAD = "guest.cpu"
-"""The metric that stands for an instance's load wherever one figure is shown; without it, the policy's first."""
+_SHOWN_LOADS = ("guest.cpu", "guest.memory")
+"""The metrics that stand for an instance's load, a fraction of its capacity, wherever one figure is shown."""
 
 
 def take_in_loads(
@@ -50,7 +50,7 @@ def take_in_loads(
         if sample is not None and not (series and series[-1].at == at):
             series = (*series, sample)
         samples[name] = trim(series, at, max(retention_seconds(signal, interval) for signal in signals))
-    shown = loads.get(_SHOWN_LOAD) or next(iter(loads.values()), {})
+    shown = next((loads[metric] for metric in _SHOWN_LOADS if metric in loads), {})
     latest = {name: load.value for name, load in shown.items() if isinstance(load, Measured)}
     return replace(group, samples=samples, loads=latest)
 

@@ -30,13 +30,22 @@ from autoscaler.core.policy import (
     Size,
 )
 from autoscaler.policy import scaling
-from autoscaler.policy.fields import DAY as _DAY
-from autoscaler.policy.fields import HOUR as _HOUR
-from autoscaler.policy.fields import Bytes, Duration, Flag, Group, Name, Share, Whole, tolerable
-from autoscaler.policy.fields import count as _count
-from autoscaler.policy.fields import duration as _duration
-from autoscaler.policy.fields import seconds as _seconds
-from autoscaler.policy.fields import written as _written
+from autoscaler.policy.fields import (
+    DAY,
+    HOUR,
+    Bytes,
+    Duration,
+    Flag,
+    Group,
+    Name,
+    Share,
+    Whole,
+    count,
+    duration,
+    seconds,
+    tolerable,
+    written,
+)
 from autoscaler.policy.scaling import StrategySection
 from autoscaler.policy.validate import Section
 from autoscaler.policy.values import (
@@ -75,8 +84,8 @@ class ImageSection(Section):
 class MachineSection(Section):
     """The shape of every instance."""
 
-    vcpus: Annotated[Whole, _count(1, 256)] = _DEFAULT.machine.vcpus
-    memory: Annotated[Bytes, AfterValidator(between(16 * _MIB, 4 * 1024 * 1024 * _MIB, write_size))] = _written(
+    vcpus: Annotated[Whole, count(1, 256)] = _DEFAULT.machine.vcpus
+    memory: Annotated[Bytes, AfterValidator(between(16 * _MIB, 4 * 1024 * 1024 * _MIB, write_size))] = written(
         _DEFAULT.machine.memory_bytes, write_size(_DEFAULT.machine.memory_bytes)
     )
     network: Name = _DEFAULT.machine.network
@@ -86,8 +95,8 @@ class MachineSection(Section):
 class SizeSection(Section):
     """Bounds on the number of instances."""
 
-    min: Annotated[Whole, _count(0, 1000)]
-    max: Annotated[Whole, _count(1, 1000)]
+    min: Annotated[Whole, count(0, 1000)]
+    max: Annotated[Whole, count(1, 1000)]
 
     @field_validator("max")
     @classmethod
@@ -103,12 +112,15 @@ def _above_zero(value: float) -> float:
     return value
 
 
+_Instances = Annotated[Whole, count(1, 1000)]
+
+
 class RateSection(Section):
     """At most so much change within a period."""
 
-    count: Annotated[Whole, _count(1, 1000)] | None = None
+    count: _Instances | None = None
     percent: Annotated[Share, AfterValidator(_above_zero)] | None = None
-    per: Annotated[Duration, _seconds(1, _HOUR)]
+    per: Annotated[Duration, seconds(1, HOUR)]
 
     @model_validator(mode="after")
     def _one_limit(self) -> Self:
@@ -129,17 +141,15 @@ class _DirectionSection(Section):
 class ScaleOutSection(_DirectionSection):
     """What slows scaling out."""
 
-    cooldown: Annotated[Duration, _seconds(0, _DAY)] = _duration(_DEFAULT.behavior.scale_out.cooldown_seconds)
-    stabilization: Annotated[Duration, _seconds(0, _HOUR)] = _duration(
-        _DEFAULT.behavior.scale_out.stabilization_seconds
-    )
+    cooldown: Annotated[Duration, seconds(0, DAY)] = duration(_DEFAULT.behavior.scale_out.cooldown_seconds)
+    stabilization: Annotated[Duration, seconds(0, HOUR)] = duration(_DEFAULT.behavior.scale_out.stabilization_seconds)
 
 
 class ScaleInSection(_DirectionSection):
     """What slows scaling in."""
 
-    cooldown: Annotated[Duration, _seconds(0, _DAY)] = _duration(_DEFAULT.behavior.scale_in.cooldown_seconds)
-    stabilization: Annotated[Duration, _seconds(0, _HOUR)] = _duration(_DEFAULT.behavior.scale_in.stabilization_seconds)
+    cooldown: Annotated[Duration, seconds(0, DAY)] = duration(_DEFAULT.behavior.scale_in.cooldown_seconds)
+    stabilization: Annotated[Duration, seconds(0, HOUR)] = duration(_DEFAULT.behavior.scale_in.stabilization_seconds)
 
 
 def _quorum(value: float) -> float:
@@ -151,10 +161,10 @@ def _quorum(value: float) -> float:
 class BehaviorSection(Section):
     """What keeps a group steady."""
 
-    tolerance: Annotated[Share, AfterValidator(tolerable)] = _written(
+    tolerance: Annotated[Share, AfterValidator(tolerable)] = written(
         _DEFAULT.behavior.tolerance, write_share(_DEFAULT.behavior.tolerance)
     )
-    quorum: Annotated[Share, AfterValidator(_quorum)] = _written(
+    quorum: Annotated[Share, AfterValidator(_quorum)] = written(
         _DEFAULT.behavior.quorum, write_share(_DEFAULT.behavior.quorum)
     )
     scale_out: ScaleOutSection = Field(default_factory=ScaleOutSection)
@@ -165,13 +175,13 @@ class ReadySection(Section):
     """When an instance counts as ready."""
 
     agent: Flag = _DEFAULT.ready.agent
-    timeout: Annotated[Duration, _seconds(1, _DAY)] = _duration(_DEFAULT.ready.timeout_seconds)
+    timeout: Annotated[Duration, seconds(1, DAY)] = duration(_DEFAULT.ready.timeout_seconds)
 
 
 class DrainSection(Section):
     """How an instance leaves."""
 
-    deadline: Annotated[Duration, _seconds(0, _DAY)] = _duration(_DEFAULT.drain.deadline_seconds)
+    deadline: Annotated[Duration, seconds(0, DAY)] = duration(_DEFAULT.drain.deadline_seconds)
 
 
 def _host(value: str, info: ValidationInfo) -> str:
@@ -195,7 +205,7 @@ class PolicyFile(Section):
     size: SizeSection
     behavior: BehaviorSection = Field(default_factory=BehaviorSection)
     scaling: list[StrategySection] = Field(default=[])
-    warm_up: Annotated[Duration, _seconds(0, _HOUR)] = _duration(_DEFAULT.warm_up_seconds)
+    warm_up: Annotated[Duration, seconds(0, HOUR)] = duration(_DEFAULT.warm_up_seconds)
     ready: ReadySection = Field(default_factory=ReadySection)
     drain: DrainSection = Field(default_factory=DrainSection)
 

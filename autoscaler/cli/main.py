@@ -79,7 +79,8 @@ def _settings(ctx: click.Context) -> config.Config:
     return config.load(ctx.find_root().obj)
 
 
-def _ask(ctx: click.Context, command: str, **given: Any) -> Any:
+def ask(ctx: click.Context, command: str, **given: Any) -> Any:
+    """Ask the daemon. Raises AutoscalerError where it refuses or does not answer."""
     return request(_settings(ctx).control_socket, command, **given)
 
 
@@ -187,7 +188,7 @@ def status(ctx: click.Context, as_json: bool) -> None:
 
     Example: autoscaler status --json
     """
-    data = _ask(ctx, "status")
+    data = ask(ctx, "status")
     if as_json:
         _print_json(data)
     else:
@@ -210,7 +211,7 @@ def explain(ctx: click.Context, group: str, at: float | None, as_json: bool) -> 
 
     Example: autoscaler explain web --at 14:05
     """
-    data = _ask(ctx, "explain", group=group, at=at)
+    data = ask(ctx, "explain", group=group, at=at)
     if as_json:
         _print_json(data)
     else:
@@ -240,7 +241,7 @@ def events(ctx: click.Context, group: str | None, since_seconds: float, follow: 
     Example: autoscaler events --group web --since 2h
     """
     console = _console()
-    data = _ask(ctx, "events", group=group, since=time.time() - since_seconds)
+    data = ask(ctx, "events", group=group, since=time.time() - since_seconds)
     if as_json and not follow:
         _print_json(data)
         return
@@ -252,7 +253,7 @@ def events(ctx: click.Context, group: str | None, since_seconds: float, follow: 
         if not follow:
             return
         time.sleep(_FOLLOW_SECONDS)
-        data = _ask(ctx, "events", group=group, since=time.time() - since_seconds, after=last)
+        data = ask(ctx, "events", group=group, since=time.time() - since_seconds, after=last)
 
 
 def _show_event(console: Console, event: Event, as_json: bool) -> None:
@@ -281,7 +282,7 @@ def history(ctx: click.Context, group: str, since_seconds: float, as_json: bool)
 
     Example: autoscaler history web --since 12h
     """
-    data = _ask(ctx, "history", group=group, since=time.time() - since_seconds)
+    data = ask(ctx, "history", group=group, since=time.time() - since_seconds)
     if as_json:
         _print_json(data)
     else:
@@ -308,8 +309,8 @@ def scale(ctx: click.Context, group: str, count: int | str, for_seconds: float |
     """
     if count == "auto" and for_seconds is not None:
         raise click.UsageError("--for has no meaning with auto")
-    data = _ask(ctx, "scale", group=group, count=count, for_seconds=for_seconds)
-    _confirm(data, _scaled(decode(data, Request)), as_json)
+    data = ask(ctx, "scale", group=group, count=count, for_seconds=for_seconds)
+    confirm(data, _scaled(decode(data, Request)), as_json)
 
 
 def _scaled(accepted: Request) -> str:
@@ -332,8 +333,8 @@ def pause(ctx: click.Context, group: str, as_json: bool) -> None:
 
     Example: autoscaler pause web
     """
-    data = _ask(ctx, "pause", group=group)
-    _confirm(data, f"{group} is paused: nothing is done for it until `autoscaler resume {group}`", as_json)
+    data = ask(ctx, "pause", group=group)
+    confirm(data, f"{group} is paused: nothing is done for it until `autoscaler resume {group}`", as_json)
 
 
 @main.command()
@@ -346,11 +347,12 @@ def resume(ctx: click.Context, group: str, as_json: bool) -> None:
 
     Example: autoscaler resume web
     """
-    data = _ask(ctx, "resume", group=group)
-    _confirm(data, f"{group} is acted for again", as_json)
+    data = ask(ctx, "resume", group=group)
+    confirm(data, f"{group} is acted for again", as_json)
 
 
-def _confirm(data: object, sentence: str, as_json: bool) -> None:
+def confirm(data: object, sentence: str, as_json: bool) -> None:
+    """Print what was accepted: as a sentence, or the daemon's answer."""
     if as_json:
         _print_json(data)
     else:
@@ -368,7 +370,7 @@ def reload(ctx: click.Context, as_json: bool) -> None:
 
     Example: autoscaler reload
     """
-    data = _ask(ctx, "reload")
+    data = ask(ctx, "reload")
     result = decode(data, ReloadStatus)
     if as_json:
         _print_json(data)

@@ -21,8 +21,8 @@ from autoscaler.core.signals import (
     outside_sample,
     why_unread,
 )
-from autoscaler.core.snapshot import InstanceState
 from autoscaler.core.strategies import View, combine, schedule, step_scaling, target_tracking, threshold
+from autoscaler.core.transition import InstanceState
 from autoscaler.core.windows import trim
 
 _SHOWN_LOADS = ("guest.cpu", "guest.memory")

@@ -18,7 +18,7 @@ from autoscaler.core.observation import (
     Unknown,
 )
 from autoscaler.core.policy import Signal
-from autoscaler.core.snapshot import InstanceState
+from autoscaler.core.transition import InstanceState
 from autoscaler.core.windows import statistic
 
 FULL = 1.0

@@ -15,7 +15,7 @@ from autoscaler.core.observation import (
     Ownership,
     PoolSpace,
 )
-from autoscaler.core.ports import VolumeRef
+from autoscaler.core.ports import GuestRun, VolumeRef
 
 _OFF = frozenset({DomainState.SHUTOFF, DomainState.CRASHED})
 _BYTES_PER_BUSY_SECOND = 1_000_000
@@ -90,6 +90,10 @@ class SimulatedHost:
         self.steal = 0.0
         """The share of its time that every running guest wants to run and cannot."""
         self.volumes: set[tuple[str, str]] = set(images)
+        self.ran: list[tuple[str, tuple[str, ...]]] = []
+        """The commands that were run in guests, oldest first."""
+        self._addressed_groups: frozenset[str] = frozenset()
+        self.silent: set[str] = set()
         self._watched_pools: frozenset[str] = frozenset()
         self._machines: dict[str, _Machine] = {}
         self._accounted_at = clock.now()
@@ -126,6 +130,19 @@ class SimulatedHost:
         self._account()
         self._machines[instance].domain = replace(self._machines[instance].domain, state=state)
 
+    def change(self, instance: str, **changes: object) -> None:
+        """Change what is listed of an instance: its name, or an I/O error that paused it."""
+        self._account()
+        self._machines[instance].domain = replace(self._machines[instance].domain, **changes)  # type: ignore[arg-type]
+
+    def forget(self, instance: str) -> None:
+        """Undefine an instance as an operator would: its volume stays."""
+        del self._machines[instance]
+
+    def silence(self, instance: str, *, silent: bool = True) -> None:
+        """Let an instance's agent say nothing."""
+        (self.silent.add if silent else self.silent.discard)(instance)
+
     def inventory(self) -> HostInventory:
         """List all domains."""
         self.fault("inventory")
@@ -139,6 +156,24 @@ class SimulatedHost:
     def watch_pools(self, pools: frozenset[str]) -> None:
         """Tell the room of these pools from now on: each is large and half full, and there if it holds an image."""
         self._watched_pools = pools & {pool for pool, _ in self.images}
+
+    def watch_addresses(self, groups: frozenset[str]) -> None:
+        """Tell the addresses of these groups' instances from now on."""
+        self._addressed_groups = groups
+
+    def addresses(self, instance: str) -> tuple[str, ...]:
+        """Give the one address of an instance that booted."""
+        machine = self._ours(instance)
+        return () if machine is None else self._as_listed(machine).addresses
+
+    def run_in_guest(self, instance: str, argv: tuple[str, ...], seconds: float) -> GuestRun:  # noqa: ARG002
+        """Note the command, which ends at once and well, in a guest that booted."""
+        self.fault("run_in_guest")
+        machine = self._ours(instance)
+        if machine is None or not self._booted(machine, self._clock.now()):
+            raise HypervisorError(HypervisorErrorKind.BUSY, f"the agent of {instance} does not answer")
+        self.ran.append((instance, argv))
+        return GuestRun(0)
 
     def counters(self, metrics: frozenset[str]) -> Mapping[str, DomainCounters]:  # noqa: ARG002 - they cost nothing
         """Give the counters of running domains: disk and network move with the time they are busy."""
@@ -282,9 +317,16 @@ class SimulatedHost:
         )
 
     def _as_listed(self, machine: _Machine) -> Domain:
-        ours = self._ours(machine.domain.name) is not None and machine.domain.state is DomainState.RUNNING
-        answers = self._booted(machine, self._clock.now()) if ours else None
-        return replace(machine.domain, answers=answers)
+        ownership = machine.domain.ownership
+        ours = ownership is not None and ownership.controller == self._controller
+        if not ours or machine.domain.state is not DomainState.RUNNING:
+            return replace(machine.domain, answers=None)
+        assert ownership is not None
+        answers = self._booted(machine, self._clock.now()) and ownership.instance not in self.silent
+        addresses = machine.domain.addresses
+        if answers and ownership.group in self._addressed_groups:
+            addresses = addresses or (_address(machine),)
+        return replace(machine.domain, answers=answers, addresses=addresses)
 
     def _account(self) -> None:
         """Bring shutdowns and CPU time up to now."""
@@ -303,6 +345,11 @@ class SimulatedHost:
                 machine.vcpu_seconds += busy
                 machine.served_seconds += busy
             self._accounted_at = now
+
+
+def _address(machine: _Machine) -> str:
+    """Derive an address, of those set aside for measurements, from the domain's UUID."""
+    return f"198.18.{int(machine.domain.uuid[:2], 16)}.{int(machine.domain.uuid[2:4], 16)}"
 
 
 def _uuid(name: str, controller: str) -> str:

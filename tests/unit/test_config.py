@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from autoscaler import config
-from autoscaler.config import Config, Host, Listen, Log, PrometheusServer
+from autoscaler.config import Config, Host, Listen, Log, PrometheusServer, Webhook
 from autoscaler.core.errors import PolicyError
 
 
@@ -36,6 +36,9 @@ listen: "[::1]:9000"
 interval: 1m
 workers: 2
 log: {format: json, level: debug}
+webhooks:
+  - {url: "https://chat/hook?x=1", secret_file: hook.secret, events: [became_ready, probe_failed]}
+  - {url: "http://[::1]:8080"}
 prometheus: {url: "https://prometheus/base", timeout: 2s, ca_file: ca.pem, token_file: /run/token}
 """,
     )
@@ -48,6 +51,10 @@ prometheus: {url: "https://prometheus/base", timeout: 2s, ca_file: ca.pem, token
         interval_seconds=60.0,
         workers=2,
         log=Log("json", "debug"),
+        webhooks=(
+            Webhook("https://chat/hook?x=1", tmp_path / "hook.secret", ("became_ready", "probe_failed")),
+            Webhook("http://[::1]:8080"),
+        ),
         prometheus=PrometheusServer("https://prometheus/base", 2.0, tmp_path / "ca.pem", Path("/run/token")),
     )
 
@@ -139,6 +146,58 @@ def test_a_password_in_a_uri_is_refused_and_not_repeated(tmp_path: Path, scheme:
     with pytest.raises(PolicyError, match=r":1:\d+: hosts.*holds a password") as error:
         config.load(path)
     assert "hunter2" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("webhook", "problem"),
+    [
+        ("{url: 'ftp://chat/hook'}", "must be a URL such as https://HOST/PATH, in ASCII and without spaces"),
+        ("{url: 'https://'}", "must be a URL such as https://HOST/PATH, in ASCII and without spaces"),
+        ("{url: 'https://chat:99999/'}", "must be a URL such as https://HOST/PATH, in ASCII and without spaces"),
+        ('{url: "http://chat/\\r\\nX: y"}', "must be a URL such as https://HOST/PATH, in ASCII and without spaces"),
+        ("{url: 7}", "must be a URL such as https://HOST/PATH, not the number 7"),
+        ("{url: 'https://bob:hunter2@chat/'}", "holds a user or a password, which are not sent"),
+        ("{secret_file: x}", "the key 'url' is missing"),
+        ("{url: 'http://chat', events: [became_redy]}", "did you mean 'became_ready'?"),
+        ("{url: 'http://chat', secret: x}", "unknown key; did you mean 'secret_file'?"),
+    ],
+)
+def test_a_wrong_webhook_is_refused(tmp_path: Path, webhook: str, problem: str) -> None:
+    with pytest.raises(PolicyError) as caught:
+        config.load(written(tmp_path, f"webhooks:\n  - {webhook}\n"))
+    (found,) = caught.value.problems
+    assert found.line == 2
+    assert problem in found.message
+    assert "hunter2" not in found.message
+
+
+def test_a_secret_is_read_without_its_line_end(tmp_path: Path) -> None:
+    path = tmp_path / "secret"
+    path.write_text("s3cret\n")
+    path.chmod(0o400)
+    assert config.read_secret(path) == b"s3cret"
+
+
+@pytest.mark.parametrize(
+    ("content", "mode", "problem"),
+    [
+        (None, 0, "the secret cannot be read: No such file or directory"),
+        ("s3cret", 0o644, "every user of this machine may read the secret"),
+        ("\n", 0o400, "there is no secret in it"),
+        ("x" * 5000, 0o400, "is longer than the 4096 bytes a secret may have"),
+    ],
+)
+def test_a_wrong_secret_is_refused_and_not_repeated(
+    tmp_path: Path, content: str | None, mode: int, problem: str
+) -> None:
+    path = tmp_path / "secret"
+    if content is not None:
+        path.write_text(content)
+        path.chmod(mode)
+    with pytest.raises(PolicyError, match=problem) as caught:
+        config.read_secret(path)
+    assert str(path) in str(caught.value)
+    assert "s3cret" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

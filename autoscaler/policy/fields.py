@@ -28,19 +28,14 @@ Name = Annotated[str, BeforeValidator(read_name)]
 Text = Annotated[str, BeforeValidator(read_text)]
 Flag = Annotated[bool, BeforeValidator(read_flag)]
 Whole = Annotated[int, BeforeValidator(read_whole)]
-Duration = Annotated[
-    float,
-    BeforeValidator(read_duration),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "string", "pattern": "^([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?$", "minLength": 2},
-                {"type": "integer", "const": 0},
-            ],
-            "examples": ["90s", "5m", "1h30m", "500ms"],
-        }
-    ),
-]
+DURATION_SCHEMA = {
+    "anyOf": [
+        {"type": "string", "pattern": "^([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?$", "minLength": 2},
+        {"type": "integer", "const": 0},
+    ],
+    "examples": ["90s", "5m", "1h30m", "500ms"],
+}
+Duration = Annotated[float, BeforeValidator(read_duration), WithJsonSchema(DURATION_SCHEMA)]
 Share = Annotated[
     float, BeforeValidator(read_share), WithJsonSchema({"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?%$"})
 ]

@@ -31,6 +31,7 @@ from autoscaler.core.policy import (
 from autoscaler.policy import scaling
 from autoscaler.policy.fields import (
     DAY,
+    DURATION_SCHEMA,
     HOUR,
     Bytes,
     Duration,
@@ -214,7 +215,7 @@ class PolicyFile(Section):
     warm_up: Annotated[
         float | None,
         BeforeValidator(read_warm_up),
-        WithJsonSchema({"type": "string", "examples": ["60s", "auto"]}),
+        WithJsonSchema({"anyOf": [{"const": AUTO}, DURATION_SCHEMA], "examples": ["60s", AUTO]}),
     ] = duration(_DEFAULT.warm_up_seconds)
     ready: ReadySection = Field(default_factory=ReadySection)
     health: HealthSection = Field(default_factory=HealthSection)

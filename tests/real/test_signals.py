@@ -49,7 +49,13 @@ def test_scales_by_a_queue_and_holds_when_its_figures_end(daemon: DaemonProcess)
                 size={"min": 0, "max": 3},
                 scaling=[
                     {"type": "target_tracking", **signal, "per_instance": True, "target": 10, "over": "3s"},
-                    {"type": "threshold", **signal, "above": 0, "for": "0s"},
+                    {
+                        "type": "step",
+                        **signal,
+                        "over": "1s",
+                        "take": "last",
+                        "steps": [{"from": 1, "exact": 1}, {"to": 1, "exact": 0}],
+                    },
                 ],
             )
             daemon.start()

@@ -504,6 +504,10 @@ def _leaves(data: object, path: str = "") -> list[str]:
     return [path]
 
 
+_TOLD_APART = ("scaling", "rate")
+"""Lists whose entries have a table of their own."""
+
+
 def _of_optional(part: dict[str, Any], whole: dict[str, object], path: str) -> dict[str, str]:
     """Give the leaves of what is switched off by being left out."""
     sections = [choice for choice in part.get("anyOf", ()) if "$ref" in choice]
@@ -525,7 +529,9 @@ def _defaults(part: dict[str, object], whole: dict[str, object], path: str = "")
     if not isinstance(properties, dict):
         default = part.get("default")
         if isinstance(default, list):
-            return {path: f"`[{', '.join(default)}]`"}
+            listed = isinstance(items, dict) and "$ref" in items and not path.endswith(_TOLD_APART)
+            below = _defaults(items, whole, f"{path}[]") if listed and isinstance(items, dict) else {}
+            return {path: f"`[{', '.join(default)}]`", **below}
         if default is None and "default" in part:
             return _of_optional(part, whole, path)
         text = str(default).lower() if isinstance(default, bool | None) else str(default)
@@ -570,7 +576,7 @@ def test_the_reference_tells_every_key_of_the_configuration() -> None:
         # A section that may be left out is one of two types.
         types = (field.annotation, *get_args(field.annotation))
         sections = [each for each in types if isinstance(each, type) and issubclass(each, BaseModel)]
-        inner = sections[0].model_fields if sections and get_origin(field.annotation) is not dict else None
+        inner = sections[0].model_fields if sections and get_origin(field.annotation) not in {dict, list} else None
         known |= {f"{name}.{below}" for below in inner} if inner else {name}
         for listed in get_args(field.annotation) if get_origin(field.annotation) is list else ():
             known |= {f"{name}[].{below}" for below in listed.model_fields}

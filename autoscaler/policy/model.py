@@ -40,6 +40,7 @@ from autoscaler.policy.fields import (
     Share,
     Whole,
     duration,
+    duration_or,
     seconds,
     tolerable,
     written,
@@ -211,7 +212,7 @@ class PolicyFile(Section):
     warm_up: Annotated[
         float | None,
         BeforeValidator(read_warm_up),
-        WithJsonSchema({"type": "string", "examples": ["60s", "auto"]}),
+        duration_or(AUTO),
     ] = duration(_DEFAULT.warm_up_seconds)
     ready: ReadySection = Field(default_factory=ReadySection)
     health: HealthSection = Field(default_factory=HealthSection)

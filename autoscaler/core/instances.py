@@ -276,7 +276,8 @@ def _of_flight(flight: InFlight, listed: Instance | None) -> Instance:
         case Drain():
             if listed is not None:
                 return replace(listed, in_flight=flight)
-            state = InstanceState.DRAINING
+            # Its domain is gone: it counts for as long as its hooks run, and there is nothing to take back.
+            state = InstanceState.STOPPING
     return Instance(
         id=action.instance,
         host=action.host,

@@ -44,6 +44,13 @@ Bytes = Annotated[
 ]
 
 
+def duration_or(word: str) -> WithJsonSchema:
+    """Let the schema tell of a duration in whose place a word may stand."""
+    pattern = f"^({word}|([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?)$"
+    choices = [{"type": "string", "pattern": pattern, "minLength": 2}, {"type": "integer", "const": 0}]
+    return WithJsonSchema({"anyOf": choices, "examples": [word, "90s", "24h"]})
+
+
 def seconds(low: float, high: float) -> AfterValidator:
     """Make a check of a duration's bounds."""
     return AfterValidator(between(low, high, write_duration))

@@ -31,7 +31,6 @@ from autoscaler.core.policy import (
 from autoscaler.policy import scaling
 from autoscaler.policy.fields import (
     DAY,
-    DURATION_SCHEMA,
     HOUR,
     Bytes,
     Duration,
@@ -41,6 +40,7 @@ from autoscaler.policy.fields import (
     Share,
     Whole,
     duration,
+    duration_or,
     seconds,
     tolerable,
     written,
@@ -215,7 +215,7 @@ class PolicyFile(Section):
     warm_up: Annotated[
         float | None,
         BeforeValidator(read_warm_up),
-        WithJsonSchema({"anyOf": [{"const": AUTO}, DURATION_SCHEMA], "examples": ["60s", AUTO]}),
+        duration_or(AUTO),
     ] = duration(_DEFAULT.warm_up_seconds)
     ready: ReadySection = Field(default_factory=ReadySection)
     health: HealthSection = Field(default_factory=HealthSection)

@@ -570,7 +570,8 @@ def test_the_reference_tells_every_key_of_the_configuration() -> None:
         # A section that may be left out is one of two types.
         types = (field.annotation, *get_args(field.annotation))
         sections = [each for each in types if isinstance(each, type) and issubclass(each, BaseModel)]
-        inner = sections[0].model_fields if sections and get_origin(field.annotation) is not dict else None
+        many = get_origin(field.annotation) in {dict, list}
+        inner = sections[0].model_fields if sections and not many else None
         known |= {f"{name}.{below}" for below in inner} if inner else {name}
         for listed in get_args(field.annotation) if get_origin(field.annotation) is list else ():
             known |= {f"{name}[].{below}" for below in listed.model_fields}

@@ -16,16 +16,15 @@ from pydantic import (
 )
 
 from autoscaler.core.policy import (
+    USER_NETWORK,
     Accelerator,
     Behavior,
     DirectionLimits,
-    Drain,
     Image,
     Machine,
     Mode,
     Policy,
     Rate,
-    Ready,
     Select,
     Size,
 )
@@ -40,13 +39,33 @@ from autoscaler.policy.fields import (
     Name,
     Share,
     Whole,
-    count,
     duration,
     seconds,
     tolerable,
     written,
 )
+from autoscaler.policy.fields import count as counted
+from autoscaler.policy.life import (
+    AUTO,
+    DrainSection,
+    HealthSection,
+    LaunchSection,
+    ReadySection,
+    RemovalSection,
+    drain_data,
+    drain_to_core,
+    health_data,
+    health_to_core,
+    launch_data,
+    launch_to_core,
+    read_warm_up,
+    ready_data,
+    ready_to_core,
+    removal_data,
+    removal_to_core,
+)
 from autoscaler.policy.scaling import StrategySection
+from autoscaler.policy.traffic import TrafficSection, fits_size, traffic_data, traffic_to_core
 from autoscaler.policy.validate import Section
 from autoscaler.policy.values import (
     BrokenRulesError,
@@ -84,7 +103,7 @@ class ImageSection(Section):
 class MachineSection(Section):
     """The shape of every instance."""
 
-    vcpus: Annotated[Whole, count(1, 256)] = _DEFAULT.machine.vcpus
+    vcpus: Annotated[Whole, counted(1, 256)] = _DEFAULT.machine.vcpus
     memory: Annotated[Bytes, AfterValidator(between(16 * _MIB, 4 * 1024 * 1024 * _MIB, write_size))] = written(
         _DEFAULT.machine.memory_bytes, write_size(_DEFAULT.machine.memory_bytes)
     )
@@ -95,8 +114,8 @@ class MachineSection(Section):
 class SizeSection(Section):
     """Bounds on the number of instances."""
 
-    min: Annotated[Whole, count(0, 1000)]
-    max: Annotated[Whole, count(1, 1000)]
+    min: Annotated[Whole, counted(0, 1000)]
+    max: Annotated[Whole, counted(1, 1000)]
 
     @field_validator("max")
     @classmethod
@@ -112,7 +131,7 @@ def _above_zero(value: float) -> float:
     return value
 
 
-_Instances = Annotated[Whole, count(1, 1000)]
+_Instances = Annotated[Whole, counted(1, 1000)]
 
 
 class RateSection(Section):
@@ -171,19 +190,6 @@ class BehaviorSection(Section):
     scale_in: ScaleInSection = Field(default_factory=ScaleInSection)
 
 
-class ReadySection(Section):
-    """When an instance counts as ready."""
-
-    agent: Flag = _DEFAULT.ready.agent
-    timeout: Annotated[Duration, seconds(1, DAY)] = duration(_DEFAULT.ready.timeout_seconds)
-
-
-class DrainSection(Section):
-    """How an instance leaves."""
-
-    deadline: Annotated[Duration, seconds(0, DAY)] = duration(_DEFAULT.drain.deadline_seconds)
-
-
 def _host(value: str, info: ValidationInfo) -> str:
     known = (info.context or {}).get(KNOWN_HOSTS)
     if known is not None and value not in known:
@@ -205,9 +211,17 @@ class PolicyFile(Section):
     size: SizeSection
     behavior: BehaviorSection = Field(default_factory=BehaviorSection)
     scaling: list[StrategySection] = Field(default=[])
-    warm_up: Annotated[Duration, seconds(0, HOUR)] = duration(_DEFAULT.warm_up_seconds)
+    warm_up: Annotated[
+        float | None,
+        BeforeValidator(read_warm_up),
+        WithJsonSchema({"type": "string", "examples": ["60s", "auto"]}),
+    ] = duration(_DEFAULT.warm_up_seconds)
     ready: ReadySection = Field(default_factory=ReadySection)
+    health: HealthSection = Field(default_factory=HealthSection)
+    launch: LaunchSection = Field(default_factory=LaunchSection)
     drain: DrainSection = Field(default_factory=DrainSection)
+    removal: RemovalSection = Field(default_factory=RemovalSection)
+    traffic: TrafficSection | None = None
 
     @field_validator("hosts", mode="before")
     @classmethod
@@ -218,6 +232,26 @@ class PolicyFile(Section):
             raise WrongValueError("a group needs a host; write the name of one")
         if isinstance(value, list) and len(value) > 1:
             raise WrongValueError("a group runs on one host for now; remove the others", ("hosts", 1))
+        return value
+
+    @field_validator("traffic")
+    @classmethod
+    def _leaves_enough(cls, value: TrafficSection | None, info: ValidationInfo) -> TrafficSection | None:
+        size = info.data.get("size")
+        if value is not None and size is not None:
+            fits_size(value, Size(size.min, size.max))
+        return value
+
+    @field_validator("ready")
+    @classmethod
+    def _can_be_asked(cls, value: ReadySection, info: ValidationInfo) -> ReadySection:
+        machine: MachineSection | None = info.data.get("machine")
+        gates = {"tcp": value.tcp, "http": value.http}
+        if machine is not None and machine.network == USER_NETWORK:
+            message = "nobody can reach a guest with user-mode networking; give machine.network a libvirt network"
+            errors = [WrongValueError(message, ("ready", key)) for key, asked in gates.items() if asked is not None]
+            if errors:
+                raise BrokenRulesError(errors)
         return value
 
     @field_validator("scaling")
@@ -259,9 +293,14 @@ def to_core(file: PolicyFile) -> Policy:
             scale_in=_limits(behavior.scale_in),
             quorum=behavior.quorum,
         ),
-        warm_up_seconds=file.warm_up,
-        ready=Ready(agent=file.ready.agent, timeout_seconds=file.ready.timeout),
-        drain=Drain(deadline_seconds=file.drain.deadline),
+        warm_up_seconds=_DEFAULT.warm_up_seconds if file.warm_up is None else file.warm_up,
+        warm_up_auto=file.warm_up is None,
+        ready=ready_to_core(file.ready),
+        health=health_to_core(file.health),
+        launch=launch_to_core(file.launch),
+        drain=drain_to_core(file.drain),
+        removal=removal_to_core(file.removal),
+        traffic=traffic_to_core(file.traffic),
     )
 
 
@@ -299,9 +338,13 @@ def to_data(policy: Policy) -> dict[str, object]:
             "scale_out": _limits_data(behavior.scale_out),
             "scale_in": _limits_data(behavior.scale_in),
         },
-        "warm_up": write_duration(policy.warm_up_seconds),
-        "ready": {"agent": policy.ready.agent, "timeout": write_duration(policy.ready.timeout_seconds)},
-        "drain": {"deadline": write_duration(policy.drain.deadline_seconds)},
+        "warm_up": AUTO if policy.warm_up_auto else write_duration(policy.warm_up_seconds),
+        "ready": ready_data(policy.ready),
+        "health": health_data(policy.health),
+        "launch": launch_data(policy.launch),
+        "drain": drain_data(policy.drain),
+        "removal": removal_data(policy.removal),
+        **({} if policy.traffic is None else {"traffic": traffic_data(policy.traffic)}),
     }
 
 

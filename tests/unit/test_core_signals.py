@@ -29,7 +29,7 @@ from autoscaler.core.signals import (
     member_loads,
     outside_sample,
 )
-from autoscaler.core.snapshot import InstanceState
+from autoscaler.core.transition import InstanceState
 
 
 def counters(

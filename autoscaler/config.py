@@ -79,6 +79,8 @@ class Config:
     workers: int = 4
     """How many actions may be under way at once on each host."""
     log: Log = Log()
+    leftover_grace_seconds: float = 600.0
+    """How long the volumes of an instance that is gone are left before they are deleted."""
 
 
 def load(path: Path | None = None) -> Config:
@@ -101,6 +103,7 @@ def load(path: Path | None = None) -> Config:
         interval_seconds=file.interval,
         workers=file.workers,
         log=Log(_log_format(file.log.format), file.log.level),
+        leftover_grace_seconds=file.orphans.grace,
     )
 
 
@@ -184,6 +187,12 @@ class _LogSection(Section):
     level: Annotated[str, BeforeValidator(one_of(["debug", "info", "warning", "error"]))] = _DEFAULT.log.level
 
 
+class _OrphansSection(Section):
+    grace: Annotated[float, BeforeValidator(read_duration), AfterValidator(between(1.0, 86_400.0, write_duration))] = (
+        _DEFAULT.leftover_grace_seconds
+    )
+
+
 class ConfigFile(Section):
     """The configuration file."""
 
@@ -200,6 +209,7 @@ class ConfigFile(Section):
     )
     workers: Annotated[int, BeforeValidator(read_whole), AfterValidator(between(1, 64, str))] = _DEFAULT.workers
     log: _LogSection = _LogSection()
+    orphans: _OrphansSection = _OrphansSection()
 
     @field_validator("hosts")
     @classmethod

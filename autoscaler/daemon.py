@@ -32,7 +32,7 @@ from autoscaler.log import configure
 from autoscaler.notify import lengthen_watchdog, notify, notify_reloading
 from autoscaler.policy.load import load_directory
 from autoscaler.sampler import Sampler
-from autoscaler.store import LEDGER_LOST, Journal, TickRecord
+from autoscaler.store import Journal, TickRecord
 from autoscaler.ticker import Ticker
 from autoscaler.web.server import WebServer
 from autoscaler.world import World
@@ -86,7 +86,10 @@ class Daemon:
         )
         loads = {name: HostLoad(name).sample for name, host in config.hosts.items() if is_local(host.uri)}
         self._world = World(
-            Sampler(self._hypervisors, loads, config.interval_seconds, config.workers), journal, self._executor
+            Sampler(self._hypervisors, loads, config.interval_seconds, config.workers),
+            journal,
+            self._executor,
+            config.leftover_grace_seconds,
         )
 
     def run(self) -> None:
@@ -103,8 +106,11 @@ class Daemon:
             policies=len(self._policies),
             metrics=f"http://{self._config.listen.host}:{self._config.listen.port}/metrics",
         )
-        if self._journal.recall(LEDGER_LOST):
-            log.warning("the journal was lost; instances are adopted by their metadata, look for overlays without one")
+        if self._journal.pending().ledger_lost:
+            log.warning(
+                "the journal was lost: instances are adopted by their metadata, and no volume that is left over is "
+                "deleted until somebody says so with: autoscaler ledger accept"
+            )
         lengthen_watchdog(heartbeat_seconds(self._config))
         self._ticker.start()
         try:
@@ -172,6 +178,13 @@ class Daemon:
                 notify("READY=1")
         self._ticker.wake()
         return status
+
+    def accept_ledger(self, by: str) -> None:
+        """Delete what is left over again, after the ledger was lost. Raises ControlError when it was not."""
+        if not self._journal.accept_ledger():
+            raise ControlError("the ledger was not lost, or has been accepted already: there is nothing to accept")
+        log.info("ledger accepted, what is left over is collected again", by=by)
+        self._ticker.wake()
 
     def _read_policies(self, by: str) -> ReloadStatus:
         try:

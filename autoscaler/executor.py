@@ -13,7 +13,7 @@ from math import ceil
 
 import structlog
 
-from autoscaler.core.action import Action, Clone, Failure, InFlight, Intent, IntentState, Remove, Start
+from autoscaler.core.action import Action, Clone, Collect, Failure, InFlight, Intent, IntentState, Remove, Start
 from autoscaler.core.errors import HypervisorError, HypervisorErrorKind, StoreError
 from autoscaler.core.observation import Ownership
 from autoscaler.core.ports import Hypervisor, VolumeRef, overlay_name
@@ -89,8 +89,27 @@ def _create_overlay(work: Work) -> None:
         raise
 
 
+def _volumes(work: Work) -> tuple[VolumeRef, ...]:
+    """Give what the ledger says is the instance's, on this host."""
+    action = work.intent.action
+    return tuple(volume for volume in work.journal.volumes(action.instance) if volume.host == action.host)
+
+
+def _refuse_used(work: Work) -> None:
+    """Look again, right before anything is deleted: the domain may be back, or another made of it."""
+    for volume in _volumes(work):
+        user = work.hypervisor.user_of(volume)
+        if user is not None:
+            raise HypervisorError(
+                HypervisorErrorKind.BUSY,
+                f"volume {volume.name} in pool {volume.pool} on host {volume.host} is left over from "
+                f"{volume.instance}, but domain {user} uses it, so it is left alone. Undefine that domain, "
+                "or give it another disk",
+            )
+
+
 def _delete_volumes(work: Work) -> None:
-    for volume in work.journal.volumes(work.intent.action.instance):
+    for volume in _volumes(work):
         work.hypervisor.delete_volume(volume)
         work.journal.remove_volume(volume)
 
@@ -158,7 +177,15 @@ REMOVE_STEPS = (
 )
 # Nothing to undo: an instance that could not be started is as it was before.
 START_STEPS = (Step("start", _start),)
-STEPS: Mapping[type[Action], tuple[Step, ...]] = {Clone: CLONE_STEPS, Remove: REMOVE_STEPS, Start: START_STEPS}
+# Nothing to undo: what is not deleted yet is left over as before, and found again.
+COLLECT_STEPS = (Step("unused", _refuse_used), Step("delete_volumes", _delete_volumes))
+STEPS: Mapping[type[Action], tuple[Step, ...]] = {
+    Clone: CLONE_STEPS,
+    Remove: REMOVE_STEPS,
+    Start: START_STEPS,
+    Collect: COLLECT_STEPS,
+}
+"""Everything that is ever done to a host. What is not a step here changes nothing anywhere."""
 
 
 def carry_out(work: Work) -> bool:
@@ -190,7 +217,7 @@ def settle(flight: InFlight, work: Work) -> bool:
     instance = work.intent.action.instance
     if work.hypervisor.busy_with(instance):
         return False
-    if isinstance(flight.intent.action, Remove):
+    if isinstance(flight.intent.action, Remove | Collect):
         return carry_out(work)
     try:
         running = work.hypervisor.running(instance)
@@ -322,7 +349,7 @@ class Executor:
                     self._active.discard(intent.id)
                     self._idle.notify_all()
 
-        self._queues[intent.action.host, isinstance(intent.action, Remove)].put(run)
+        self._queues[intent.action.host, isinstance(intent.action, Remove | Collect)].put(run)
 
     def _run(self, jobs: queue.SimpleQueue[Callable[[], bool]]) -> None:
         while True:

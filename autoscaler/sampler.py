@@ -6,7 +6,7 @@ import structlog
 
 from autoscaler.core.errors import HypervisorError
 from autoscaler.core.observation import DomainCounters, HostInventory, HostSample, Observation, Unknown
-from autoscaler.core.ports import Hypervisor
+from autoscaler.core.ports import Sight
 
 log = structlog.get_logger(__name__)
 
@@ -16,7 +16,7 @@ class Sampler:
 
     def __init__(
         self,
-        hypervisors: Mapping[str, Hypervisor],
+        hypervisors: Mapping[str, Sight],
         host_loads: Mapping[str, Callable[[], HostSample]],
         interval_seconds: float,
         workers: int = 4,
@@ -41,7 +41,7 @@ class Sampler:
         hosts = {host: _load(read) for host, read in self._host_loads.items()}
         return Observation(at, self._interval_seconds, hosts, inventory, domains, workers=self._workers)
 
-    def _counters(self, host: str, hypervisor: Hypervisor, metrics: frozenset[str]) -> Mapping[str, DomainCounters]:
+    def _counters(self, host: str, hypervisor: Sight, metrics: frozenset[str]) -> Mapping[str, DomainCounters]:
         try:
             counters = hypervisor.counters(metrics)
         except HypervisorError as error:
@@ -54,7 +54,7 @@ class Sampler:
         return counters
 
 
-def _inventory(hypervisor: Hypervisor) -> HostInventory | Unknown:
+def _inventory(hypervisor: Sight) -> HostInventory | Unknown:
     try:
         return hypervisor.inventory()
     except HypervisorError as error:

@@ -22,6 +22,7 @@ ARGUMENTS: Mapping[str, frozenset[str]] = {
     "pause": frozenset({"group"}),
     "resume": frozenset({"group"}),
     "reload": frozenset(),
+    "accept_ledger": frozenset(),
 }
 """Every command with the arguments it takes."""
 

@@ -232,6 +232,9 @@ def _audited(backend: Backend, by: str, call: Call) -> dict[str, Any]:
 def _change(backend: Backend, by: str, call: Call) -> dict[str, Any]:
     if call.command == "reload":
         return _fields(backend.reload(by))
+    if call.command == "accept_ledger":
+        backend.accept_ledger(by)
+        return {"ok": True}
     group = call.group()
     if call.command in ("pause", "resume"):
         return _fields(backend.change(by, group, Change(call.command), None, None))

@@ -38,7 +38,16 @@ class Start:
     instance: str
 
 
-Action = Clone | Remove | Start
+@dataclass(frozen=True, slots=True)
+class Collect:
+    """Delete what the ledger says is ours of an instance that is gone: its overlay and its console's log."""
+
+    group: str
+    host: str
+    instance: str
+
+
+Action = Clone | Remove | Start | Collect
 
 
 @dataclass(frozen=True, slots=True)

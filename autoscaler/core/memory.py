@@ -93,3 +93,5 @@ class Memory:
     groups: Mapping[str, GroupMemory] = field(default_factory=dict)
     counters: Mapping[str, DomainCounters] = field(default_factory=dict)
     """The previous counters, by domain UUID."""
+    leftovers: Mapping[str, float] = field(default_factory=dict)
+    """Since when each instance has been left over, by `HOST/INSTANCE`."""

@@ -23,12 +23,8 @@ def overlay_name(instance: str) -> str:
     return f"{instance}.qcow2"
 
 
-class Hypervisor(Protocol):
-    """One host. Every method raises `HypervisorError`; none blocks longer than its own deadline.
-
-    Methods that name an instance act only on the domain that carries this controller's ownership element with that
-    instance id; a domain of the same name that is not ours raises `EXISTS` (when creating) and is never touched.
-    """
+class Sight(Protocol):
+    """One host as those see it who may only look. Every method raises `HypervisorError`, within its own deadline."""
 
     @property
     def host(self) -> str:
@@ -42,6 +38,14 @@ class Hypervisor(Protocol):
     def counters(self, metrics: frozenset[str]) -> Mapping[str, DomainCounters]:
         """Raw counters of every running domain, by UUID, as far as these metrics are made of them."""
         ...
+
+
+class Hypervisor(Sight, Protocol):
+    """One host, for the executor's steps, which alone change anything there.
+
+    Methods that name an instance act only on the domain that carries this controller's ownership element with that
+    instance id; a domain of the same name that is not ours raises `EXISTS` (when creating) and is never touched.
+    """
 
     def validate(self, clone: Clone) -> None:
         """Raise unless pool, golden image (qcow2), network and name allow this clone; changes nothing."""
@@ -85,6 +89,10 @@ class Hypervisor(Protocol):
 
     def overlays(self, instance: str) -> tuple[VolumeRef, ...]:
         """Give the instance's own overlay, if its domain still refers to it; never a disk that was added by hand."""
+        ...
+
+    def user_of(self, volume: VolumeRef) -> str | None:
+        """Name a domain, ours or not, that refers to the volume; None where there is none."""
         ...
 
     def delete_volume(self, volume: VolumeRef) -> None:

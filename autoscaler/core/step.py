@@ -8,6 +8,7 @@ from autoscaler.core.clock import set_back
 from autoscaler.core.count import decide_count, describe_inputs, take_in_loads
 from autoscaler.core.decision import Decision, ReasonCode, because
 from autoscaler.core.instances import Instance, boots, classify, owned_domains, remember, unread_hosts
+from autoscaler.core.leftovers import collects
 from autoscaler.core.memory import GroupMemory, Memory
 from autoscaler.core.observation import DomainCounters, HostInventory, Observation, Unknown
 from autoscaler.core.policy import Mode, Policy
@@ -46,7 +47,10 @@ def step(policies: Sequence[Policy], observation: Observation, memory: Memory) -
             decision = replace(decision, reasons=(reason, *decision.reasons))
         decisions.append(decision)
         actions.extend(planned)
-    after = Memory(memory.controller, observation.at, groups, _counters(observation, memory))
+    held = frozenset(each.policy.group for each in seen if each.group.paused or each.policy.mode is Mode.SHADOW)
+    collected, leftovers = collects(observation, memory.leftovers, held)
+    actions.extend(collected)
+    after = Memory(memory.controller, observation.at, groups, _counters(observation, memory), leftovers)
     return StepResult(tuple(decisions), tuple(actions), after)
 
 

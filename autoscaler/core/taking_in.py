@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from autoscaler.core.action import IntentState, Remove, Start
+from autoscaler.core.action import Collect, IntentState, Remove, Start
 from autoscaler.core.errors import HypervisorErrorKind
 from autoscaler.core.instances import Instance
 from autoscaler.core.memory import GroupMemory, InstanceMemory, Override
@@ -41,7 +41,7 @@ def take_in_outcomes(group: GroupMemory, policy: Policy, observation: Observatio
     """Count what failed, and back off from it."""
     for outcome in observation.outcomes:
         action = outcome.intent.action
-        if action.group != policy.group or outcome.state is not IntentState.FAILED:
+        if action.group != policy.group or outcome.state is not IntentState.FAILED or isinstance(action, Collect):
             continue
         if isinstance(action, Remove):
             group = replace(group, removal_retry_at=observation.at + _REMOVAL_BACKOFF_SECONDS)

@@ -124,6 +124,35 @@ def of_domain(
     return tuple(found)
 
 
+def user_of(connection: libvirt.virConnect, ref: VolumeRef) -> str | None:
+    """Name a domain whose definition, or running self, has the volume as a disk or under one."""
+    try:
+        path = connection.storagePoolLookupByName(ref.pool).storageVolLookupByName(ref.name).path()
+    except libvirt.libvirtError as error:
+        if not is_code(error, libvirt.VIR_ERR_NO_STORAGE_POOL, libvirt.VIR_ERR_NO_STORAGE_VOL):
+            raise
+        return None
+    for domain in connection.listAllDomains():
+        try:
+            texts = (domain.XMLDesc(), domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))
+        except libvirt.libvirtError as error:
+            if not is_code(error, libvirt.VIR_ERR_NO_DOMAIN):
+                raise
+            continue
+        if any(_refers_to(text, path, ref) for text in texts):
+            return domain.name()
+    return None
+
+
+def _refers_to(domain_xml: str, path: str, ref: VolumeRef) -> bool:
+    disks = ET.fromstring(domain_xml).iterfind("./devices/disk")  # noqa: S314 - libvirt's own output
+    sources = [source for disk in disks for source in disk.iter("source")]
+    return any(
+        source.get("file") == path or (source.get("pool"), source.get("volume")) == (ref.pool, ref.name)
+        for source in sources
+    )
+
+
 def delete(connection: libvirt.virConnect, ref: VolumeRef) -> None:
     """Delete the overlay and the console's log; what is gone already, with its pool even, is no error."""
     try:

@@ -109,6 +109,10 @@ class SimulatedHost:
         self._account()
         self._machines[instance].domain = replace(self._machines[instance].domain, state=state)
 
+    def lose(self, instance: str) -> None:
+        """Undefine an instance's domain by hand: its volumes stay behind."""
+        del self._machines[instance]
+
     def inventory(self) -> HostInventory:
         """List all domains."""
         self.fault("inventory")
@@ -207,6 +211,11 @@ class SimulatedHost:
         self.fault("overlays")
         machine = self._ours(instance)
         return () if machine is None else (machine.volume,)
+
+    def user_of(self, volume: VolumeRef) -> str | None:
+        """Name the domain that was made with it."""
+        self.fault("user_of")
+        return next((name for name, machine in self._machines.items() if machine.volume == volume), None)
 
     def delete_volume(self, volume: VolumeRef) -> None:
         """Forget the volume."""

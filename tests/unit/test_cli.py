@@ -73,6 +73,10 @@ class Desk:
         self.asked_at = at
         return SCALING_OUT
 
+    def accept_ledger(self, by: str) -> None:
+        if self.reloaded is None or not self.reloaded.ok:
+            raise ControlError("the ledger was not lost")
+
     def reload(self, by: str) -> ReloadStatus:
         return self.reloaded
 

@@ -52,6 +52,10 @@ class Desk:
         self.asked_at = at
         return SCALING_OUT
 
+    def accept_ledger(self, by: str) -> None:
+        if self.reloaded is None or not self.reloaded.ok:
+            raise ControlError("the ledger was not lost")
+
     def reload(self, by: str) -> ReloadStatus:
         if self.reloaded is None:
             raise ZeroDivisionError("a bug in the daemon")

@@ -186,8 +186,8 @@ def _check_content(connection: libvirt.virConnect, volume: libvirt.virStorageVol
     if size < needed:
         raise HypervisorError(
             HypervisorErrorKind.INVALID,
-            f"image {image.volume} in pool {image.pool} on host {host} was cut off: it has {size} bytes, and by its own "
-            f"tables at least {needed}. Copy it there again, under a new name; qemu-img check tells more",
+            f"image {image.volume} in pool {image.pool} on host {host} was cut off: it has {size} bytes, and by its "
+            f"own tables at least {needed}. Copy it there again, under a new name; qemu-img check tells more",
         )
 
 

@@ -49,7 +49,6 @@ def test_a_whole_image_is_long_enough_and_one_cut_off_is_not(tmp_path: Path, opt
         with cut.open("ab") as file:
             file.truncate(length)
         assert needed(cut) > length
-        assert subprocess.run(["qemu-img", "check", cut], capture_output=True, check=False).returncode
 
 
 def test_an_empty_image_is_whole(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ faults: setup  ## Kill a real daemon at every step of every action, before and a
 
 MINUTES := 5
 soak: setup  ## Random load and random faults on real guests (MINUTES=5, SEED=n)
-	$(PYTHON) benchmarks/soak.py --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+	$(PYTHON) -m tests.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 format: setup  ## Format the code
 	.venv/bin/ruff format .

@@ -180,9 +180,14 @@ class Daemon:
         return status
 
     def accept_ledger(self, by: str) -> None:
-        """Delete what is left over again, after the ledger was lost. Raises ControlError when it was not."""
-        if not self._journal.accept_ledger():
+        """Delete what is left over again, after the ledger was lost, with the volumes of all instances in it.
+
+        Raises ControlError when it was not lost, HypervisorError when a host does not answer.
+        """
+        if not self._journal.pending().ledger_lost:
             raise ControlError("the ledger was not lost, or has been accepted already: there is nothing to accept")
+        self._executor.adopt()
+        self._journal.accept_ledger()
         log.info("ledger accepted, what is left over is collected again", by=by)
         self._ticker.wake()
 

@@ -321,6 +321,18 @@ class Executor:
             work = self._work(flight.intent)
             self._enqueue(flight.intent, lambda flight=flight, work=work: settle(flight, work))  # type: ignore[misc]
 
+    def adopt(self) -> None:
+        """Put the overlays of all our instances into a ledger that was lost; nothing is changed on a host.
+
+        Raises HypervisorError when a host does not answer.
+        """
+        for hypervisor in self._hypervisors.values():
+            for domain in hypervisor.inventory().domains:
+                owner = domain.ownership
+                if owner is not None and owner.controller == self._journal.controller:
+                    for volume in hypervisor.overlays(owner.instance):
+                        self._journal.add_volume(volume, self._time.now())
+
     def active(self) -> frozenset[int]:
         """Give the ids of the intents a worker has or will take."""
         with self._lock:

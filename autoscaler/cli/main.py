@@ -307,9 +307,10 @@ def ledger() -> None:
 def accept(ctx: click.Context, as_json: bool) -> None:
     """Let volumes that are left over be deleted again, after a journal was lost.
 
-    The instances that are there were adopted by their metadata. Volumes of the
-    lost ledger that no instance uses are not known any more, and never deleted:
-    look for them in the pools first.
+    The instances that are there, adopted by their metadata, are written into it
+    with their volumes; every host has to answer for that. Volumes of the lost
+    ledger that no instance uses are not known any more, and never deleted: look
+    for them in the pools.
 
     Example: autoscaler ledger accept
     """

@@ -30,5 +30,8 @@ class Backend(Protocol):
         ...
 
     def accept_ledger(self, by: str) -> None:
-        """Take a ledger that was lost for whole again. Raises `ControlError` when it had not been lost."""
+        """Take a ledger that was lost for whole again. Raises `ControlError` when it had not been lost.
+
+        And `HypervisorError` when a host cannot tell which volumes its instances have.
+        """
         ...

@@ -21,6 +21,7 @@ from autoscaler.core.observation import (
 from autoscaler.core.policy import Image, Machine, Mode, Policy, Size
 from autoscaler.core.ports import VolumeRef
 from autoscaler.core.step import step
+from autoscaler.executor import Executor
 from tests.support.crash import GRACE_SECONDS
 from tests.support.crash import Machine as CrashMachine
 
@@ -138,4 +139,17 @@ def test_a_lost_ledger_collects_nothing_until_it_is_accepted() -> None:
     assert machine.journal.accept_ledger()
     assert not machine.journal.accept_ledger(), "there is nothing to accept any more"
     process.run(12)
+    machine.check(1)
+
+
+def test_a_lost_ledger_is_filled_from_the_domains() -> None:
+    machine = CrashMachine()
+    machine.start().run(4)
+    (volume,) = machine.journal.volumes()
+    machine.journal.remove_volume(volume)
+    hosts = {"local": machine.host}
+    executor = Executor(hosts, machine.journal, now=machine.clock.now, workers_per_host=1, on_end=print, on_bug=print)
+    executor.adopt()
+    assert machine.journal.volumes() == (volume,)
+    executor.stop(1.0)
     machine.check(1)

@@ -192,7 +192,7 @@ def test_a_guest_that_is_never_ready_is_replaced_ever_more_slowly(daemon: Daemon
     daemon.start()
     known = controller(daemon)
     held = daemon.until(lambda seen: ReasonCode.HELD_BY_LAUNCH_BACKOFF in codes(seen), 60, "a launch that backs off")
-    assert group_of(held).instances == ()
+    assert [i for i in group_of(held).instances if i.state is not InstanceState.STOPPING] == []
     seen = daemon.until(lambda seen: len(group_of(seen).instances) == 1, 30, "a trial")
     assert len(check_always(before, known, MOST)) <= 1, group_of(seen)
     daemon.write_policy(**QUICK, size=SIZE)
@@ -228,7 +228,7 @@ def _booting(snapshot: Snapshot) -> str | None:
 
 
 def test_asked_to_stop_in_the_middle_of_a_removal(daemon: DaemonProcess, before: Before, libvirt_uri: str) -> None:
-    daemon.write_policy(**{**QUICK, "drain": {"deadline": "5m"}}, size=SIZE)
+    daemon.write_policy(**{**QUICK, "drain": {"deadline": "15s"}}, size=SIZE)
     daemon.start()
     daemon.until_ready(1)
     scale(daemon, 2)

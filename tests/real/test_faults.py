@@ -123,7 +123,10 @@ def _empty(virt: libvirt.virConnect) -> None:
     virt.storagePoolLookupByName("small").destroy()
 
 
-@pytest.mark.parametrize("free_bytes", [0, 96 * 1024], ids=["before", "during"])
+@pytest.mark.parametrize(
+    "free_bytes",
+    [pytest.param(0, id="before", marks=pytest.mark.slow), pytest.param(96 * 1024, id="during")],
+)
 def test_a_pool_that_is_full_before_a_clone_or_gets_full_during_it(
     tmp_path: Path, libvirt_uri: str, small_pool: Path, free_bytes: int
 ) -> None:
@@ -167,6 +170,7 @@ def test_a_golden_image_that_was_cut_off_is_refused(daemon: DaemonProcess, pool:
 # Guests
 
 
+@pytest.mark.slow
 def test_a_frozen_qemu_holds_neither_ticks_nor_the_group(
     daemon: DaemonProcess, before: Before, libvirtd: PrivateLibvirtd
 ) -> None:
@@ -201,6 +205,7 @@ def test_a_guest_that_is_never_ready_is_replaced_ever_more_slowly(daemon: Daemon
     until_settled(before, daemon, MOST)
 
 
+@pytest.mark.slow
 def test_a_guest_that_crashes_in_a_loop_is_replaced_ever_more_slowly(
     daemon: DaemonProcess, before: Before, libvirtd: PrivateLibvirtd
 ) -> None:

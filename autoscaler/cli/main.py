@@ -15,6 +15,8 @@ from rich.console import Console
 from autoscaler import config
 from autoscaler.cli import arguments
 from autoscaler.cli.show_decision import show_decision
+from autoscaler.cli.show_events import show_event
+from autoscaler.cli.show_history import show_history
 from autoscaler.cli.show_status import show_status
 from autoscaler.codec import decode, encode
 from autoscaler.control.client import request
@@ -25,8 +27,10 @@ from autoscaler.core.policy import Policy
 from autoscaler.core.snapshot import ReloadStatus, Snapshot
 from autoscaler.policy import load
 from autoscaler.reasons import clock, duration
+from autoscaler.store import Event, History
 
 DEFAULT_HOLD = "1h"
+_FOLLOW_SECONDS = 1.0
 _OUTPUT_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EBADF})
 
 
@@ -75,7 +79,8 @@ def _settings(ctx: click.Context) -> config.Config:
     return config.load(ctx.find_root().obj)
 
 
-def _ask(ctx: click.Context, command: str, **given: Any) -> Any:
+def ask(ctx: click.Context, command: str, **given: Any) -> Any:
+    """Ask the daemon. Raises AutoscalerError where it refuses or does not answer."""
     return request(_settings(ctx).control_socket, command, **given)
 
 
@@ -183,7 +188,7 @@ def status(ctx: click.Context, as_json: bool) -> None:
 
     Example: autoscaler status --json
     """
-    data = _ask(ctx, "status")
+    data = ask(ctx, "status")
     if as_json:
         _print_json(data)
     else:
@@ -206,11 +211,82 @@ def explain(ctx: click.Context, group: str, at: float | None, as_json: bool) -> 
 
     Example: autoscaler explain web --at 14:05
     """
-    data = _ask(ctx, "explain", group=group, at=at)
+    data = ask(ctx, "explain", group=group, at=at)
     if as_json:
         _print_json(data)
     else:
         show_decision(_console(), decode(data, Decision), time.time())
+
+
+@main.command()
+@click.option("--group", metavar="GROUP", help="Only what happened to this group.")
+@click.option(
+    "--since",
+    "since_seconds",
+    metavar="DURATION",
+    default="1h",
+    show_default=True,
+    callback=arguments.duration,
+    help="How far back: 90s, 5m, 2h, 3d.",
+)
+@click.option("--follow", is_flag=True, help="Go on with what happens next, until Ctrl-C.")
+@json_option
+@config_option
+@click.pass_context
+def events(ctx: click.Context, group: str | None, since_seconds: float, follow: bool, as_json: bool) -> None:
+    """Show what happened: scalings, transitions, requests, reloads, alarms.
+
+    At most the newest 500. With --follow, --json prints one event per line.
+
+    Example: autoscaler events --group web --since 2h
+    """
+    console = _console()
+    data = ask(ctx, "events", group=group, since=time.time() - since_seconds)
+    if as_json and not follow:
+        _print_json(data)
+        return
+    last = 0
+    while True:
+        for event in decode(data, tuple[Event, ...]):
+            _show_event(console, event, as_json)
+            last = max(last, event.id)
+        if not follow:
+            return
+        time.sleep(_FOLLOW_SECONDS)
+        data = ask(ctx, "events", group=group, since=time.time() - since_seconds, after=last)
+
+
+def _show_event(console: Console, event: Event, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(encode(event)))
+    else:
+        show_event(console, event)
+
+
+@main.command()
+@click.argument("group")
+@click.option(
+    "--since",
+    "since_seconds",
+    metavar="DURATION",
+    default="6h",
+    show_default=True,
+    callback=arguments.duration,
+    help="How far back: 90m, 12h, 8d.",
+)
+@json_option
+@config_option
+@click.pass_context
+def history(ctx: click.Context, group: str, since_seconds: float, as_json: bool) -> None:
+    """Show a group's load, its size, and the decisions that changed.
+
+    Example: autoscaler history web --since 12h
+    """
+    data = ask(ctx, "history", group=group, since=time.time() - since_seconds)
+    if as_json:
+        _print_json(data)
+    else:
+        show_history(_console(), decode(data, History))
 
 
 @main.command()
@@ -233,8 +309,8 @@ def scale(ctx: click.Context, group: str, count: int | str, for_seconds: float |
     """
     if count == "auto" and for_seconds is not None:
         raise click.UsageError("--for has no meaning with auto")
-    data = _ask(ctx, "scale", group=group, count=count, for_seconds=for_seconds)
-    _confirm(data, _scaled(decode(data, Request)), as_json)
+    data = ask(ctx, "scale", group=group, count=count, for_seconds=for_seconds)
+    confirm(data, _scaled(decode(data, Request)), as_json)
 
 
 def _scaled(accepted: Request) -> str:
@@ -257,8 +333,8 @@ def pause(ctx: click.Context, group: str, as_json: bool) -> None:
 
     Example: autoscaler pause web
     """
-    data = _ask(ctx, "pause", group=group)
-    _confirm(data, f"{group} is paused: nothing is done for it until `autoscaler resume {group}`", as_json)
+    data = ask(ctx, "pause", group=group)
+    confirm(data, f"{group} is paused: nothing is done for it until `autoscaler resume {group}`", as_json)
 
 
 @main.command()
@@ -271,11 +347,12 @@ def resume(ctx: click.Context, group: str, as_json: bool) -> None:
 
     Example: autoscaler resume web
     """
-    data = _ask(ctx, "resume", group=group)
-    _confirm(data, f"{group} is acted for again", as_json)
+    data = ask(ctx, "resume", group=group)
+    confirm(data, f"{group} is acted for again", as_json)
 
 
-def _confirm(data: object, sentence: str, as_json: bool) -> None:
+def confirm(data: object, sentence: str, as_json: bool) -> None:
+    """Print what was accepted: as a sentence, or the daemon's answer."""
     if as_json:
         _print_json(data)
     else:
@@ -293,7 +370,7 @@ def reload(ctx: click.Context, as_json: bool) -> None:
 
     Example: autoscaler reload
     """
-    data = _ask(ctx, "reload")
+    data = ask(ctx, "reload")
     result = decode(data, ReloadStatus)
     if as_json:
         _print_json(data)
@@ -302,6 +379,17 @@ def reload(ctx: click.Context, as_json: bool) -> None:
     else:
         click.echo(f"{result.error}\nreload refused: the earlier policies run on", err=True)
     ctx.exit(0 if result.ok else 1)
+
+
+@main.command()
+def schema() -> None:
+    """Print the JSON Schema of policy files, for editors.
+
+    It knows keys and kinds of values; `autoscaler validate` knows the rest.
+
+    Example: autoscaler schema > policy.schema.json
+    """
+    _print_json(load.schema())
 
 
 @main.group()
@@ -326,8 +414,8 @@ def accept(ctx: click.Context, as_json: bool) -> None:
 
     Example: autoscaler ledger accept
     """
-    data = _ask(ctx, "accept_ledger")
-    _confirm(data, "the ledger is taken as it is: what is left over is collected again", as_json)
+    data = ask(ctx, "accept_ledger")
+    confirm(data, "the ledger is taken as it is: what is left over is collected again", as_json)
 
 
 @main.group()

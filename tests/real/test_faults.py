@@ -12,7 +12,8 @@ import libvirt
 import pytest
 
 from autoscaler.core.decision import ReasonCode
-from autoscaler.core.snapshot import InstanceState, Snapshot
+from autoscaler.core.snapshot import Snapshot
+from autoscaler.core.transition import InstanceState
 from autoscaler.store import Journal
 from tests.real.conftest import GOLDEN, Pool
 from tests.support.daemon import COMMAND, DaemonProcess, group_of

@@ -9,7 +9,7 @@ from pathlib import Path
 import libvirt
 import pytest
 
-from autoscaler.core.action import Action, Clone, Collect, Remove, Start
+from autoscaler.core.action import Action, Clone, Collect, Drain, Remove, Start
 from autoscaler.executor import STEPS
 from tests.conftest import MATRIX, WHOLE
 from tests.real.conftest import Pool
@@ -21,6 +21,7 @@ from tests.support.registry import all_steps
 pytestmark = [pytest.mark.real, pytest.mark.timeout(120)]
 
 MOST = 2
+POLICY = {"size": {"min": 1, "max": MOST}, "scaling": [], "ready": {"agent": False, "timeout": "1m"}}
 KILLER = Path(killing_daemon.__file__)
 MOMENTS = ("before", "after")
 CASES = [
@@ -62,9 +63,7 @@ def ground(tmp_path: Path, libvirt_uri: str, pool: Pool) -> Iterator[Ground]:
         tmp_path,
         libvirt_uri,
         pool.name,
-        size={"min": 1, "max": MOST},
-        scaling=[],
-        ready={"agent": False, "timeout": "1m"},
+        **POLICY,
         drain={"deadline": "1s"},
     )
     daemon.configure(orphans={"grace": "1s"})
@@ -82,6 +81,12 @@ def _remove(ground: Ground) -> None:
     ground.daemon.ask("scale", group="web", count=2, for_seconds=600.0)
     ground.daemon.until_ready(2, 40)
     ground.daemon.ask("scale", group="web", count=1, for_seconds=600.0)
+
+
+def _drain(ground: Ground) -> None:
+    hook = {"type": "command", "run": ["/bin/true"]}
+    ground.daemon.write_policy(**POLICY, drain={"deadline": "1s", "hooks": [hook]})
+    _remove(ground)
 
 
 def _start(ground: Ground) -> None:
@@ -111,6 +116,7 @@ def _collect(ground: Ground) -> None:
 
 SCENARIOS: Mapping[type[Action], Callable[[Ground], None]] = {
     Clone: _clone,
+    Drain: _drain,
     Remove: _remove,
     Start: _start,
     Collect: _collect,

@@ -5,15 +5,16 @@ scenario in `SCENARIOS`.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, cast
 
-from autoscaler.core.action import Action, Clone, Collect, Remove, Start
+from autoscaler.core import policy as policies
+from autoscaler.core.action import Action, Clone, Collect, Drain, Remove, Start
 from autoscaler.core.errors import HypervisorError, HypervisorErrorKind
 from autoscaler.core.memory import Memory
 from autoscaler.core.observation import Change, DomainState, HostInventory
-from autoscaler.core.policy import Drain, Image, Policy, Ready, Size
+from autoscaler.core.policy import Hook, HookKind, Image, Policy, Ready, Size
 from autoscaler.core.step import step
 from autoscaler.executor import STEPS
 from autoscaler.sampler import Sampler
@@ -27,7 +28,11 @@ INTERVAL_SECONDS = 10.0
 GRACE_SECONDS = 30.0
 FOREIGN_VOLUME = ("default", "foreign.qcow2")
 POLICY = Policy(
-    "web", Image("default", "golden.qcow2"), Size(1, 3), ready=Ready(agent=False), drain=Drain(deadline_seconds=5.0)
+    "web",
+    Image("default", "golden.qcow2"),
+    Size(1, 3),
+    ready=Ready(agent=False),
+    drain=policies.Drain(deadline_seconds=5.0),
 )
 
 
@@ -163,6 +168,7 @@ class Machine:
         self.clock = Clock()
         self.journal = Journal.in_memory()
         self.host = SimulatedHost("local", self.journal.controller, self.clock)
+        self.policy = POLICY
         self.host.add_foreign("foreign")
         self.host.volumes.add(FOREIGN_VOLUME)
 
@@ -212,9 +218,9 @@ class Process:
 
     def tick(self) -> None:
         observation = self._world.observe(self._machine.clock.now(), frozenset())
-        result = step((POLICY,), observation, self._memory)
+        result = step((self._machine.policy,), observation, self._memory)
         assert len(self._machine.instances()) <= POLICY.size.max
-        record = TickRecord(observation, (POLICY,), result.decisions, result.memory)
+        record = TickRecord(observation, (self._machine.policy,), result.decisions, result.memory)
         intents = self._world.commit(record, result.actions)
         self._memory = result.memory
         self._world.begin(observation, intents)
@@ -237,6 +243,12 @@ def _remove(machine: Machine) -> int:
     return 1
 
 
+def _drain(machine: Machine) -> int:
+    hook = Hook(HookKind.COMMAND, ("true",))
+    machine.policy = replace(POLICY, drain=replace(POLICY.drain, hooks=(hook,)))
+    return _remove(machine)
+
+
 def _start(machine: Machine) -> int:
     machine.start().run(4)
     machine.host.reboot()
@@ -247,12 +259,13 @@ def _start(machine: Machine) -> int:
 def _collect(machine: Machine) -> int:
     machine.start().run(4)
     (instance,) = machine.instances()
-    machine.host.lose(instance)
+    machine.host.forget(instance)
     return 1
 
 
 SCENARIOS: Mapping[type[Action], Callable[[Machine], int]] = {
     Clone: _clone,
+    Drain: _drain,
     Remove: _remove,
     Start: _start,
     Collect: _collect,

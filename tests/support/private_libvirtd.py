@@ -97,6 +97,10 @@ class PrivateLibvirtd:
         """Where a path in its mount namespace is to be found from outside."""
         return Path(f"/proc/{self._keeper.pid}/root") / str(path).lstrip("/")
 
+    def in_its_network(self) -> list[str]:
+        """What to put before a command so that it reaches the guests behind this libvirtd's NAT networks."""
+        return ["nsenter", "--target", str(self._keeper.pid), "--net"]
+
     def _lay_out(self) -> None:
         self.root.chmod(0o711)
         for path in PRIVATE:

@@ -16,8 +16,12 @@ PORT_CLASS = "libvirt_hypervisor.LibvirtHypervisor"
 EXCEPTIONS = {
     "accelerator.AcceleratorChoice.boots": "the guest that is booted to try KVM, under a name and UUID of its own",
     "agent.ping": "guest-ping asks whether the agent answers and changes nothing",
+    "addresses._told_by_agent": "guest-network-get-interfaces asks for addresses and changes nothing",
 }
 """What makes mutating calls and is no step, each with the reason."""
+
+HANDED_ON = {"run_in_guest": "hooks.py"}
+"""Methods that a step calls through another module, which it hands the host to: the drain's hooks."""
 
 PORT = frozenset(name for name in dir(Hypervisor) if not name.startswith("_"))
 

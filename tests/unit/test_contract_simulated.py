@@ -28,7 +28,7 @@ class TestSimulatedWorld(WorldContract):
         return {name for pool, name in self.host.volumes - self.host.images}
 
     def lose(self, bench: Bench, instance: str) -> None:
-        self.host.lose(instance)
+        self.host.forget(instance)
 
     def switch_off(self, bench: Bench, instance: str) -> None:
         self.host.set_state(instance, DomainState.SHUTOFF)

@@ -103,7 +103,7 @@ def test_a_clock_set_back_shifts_the_grace_and_a_restart_keeps_it() -> None:
 def gone(machine: CrashMachine) -> str:
     machine.start().run(4)
     (instance,) = machine.instances()
-    machine.host.lose(instance)
+    machine.host.forget(instance)
     return instance
 
 
@@ -116,7 +116,7 @@ def test_a_volume_that_a_domain_uses_is_left_alone() -> None:
     machine.start().run(12)
     assert ("default", f"{instance}.qcow2") in machine.host.volumes
     assert volume in machine.journal.volumes()
-    machine.host.lose("mine-now")
+    machine.host.forget("mine-now")
     machine.start().run(12)
     machine.check(1)
 

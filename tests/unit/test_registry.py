@@ -5,7 +5,7 @@ from pathlib import Path
 
 import autoscaler
 from tests.support.libvirt_calls import changes, entries, functions, mutating_names, reached_from, sources
-from tests.support.registry import EXCEPTIONS, PORT_CLASS, all_functions, mutating_port, port_calls
+from tests.support.registry import EXCEPTIONS, HANDED_ON, PORT_CLASS, all_functions, mutating_port, port_calls
 
 PACKAGE = Path(autoscaler.__file__).parent
 
@@ -13,7 +13,8 @@ PACKAGE = Path(autoscaler.__file__).parent
 def _outside(texts: dict[str, str]) -> dict[str, set[tuple[str, str]]]:
     """The mutating calls that can be made without a step: by what begins with them."""
     room = functions(texts)
-    by_steps = {f"{PORT_CLASS}.{call}" for function in all_functions() for call in port_calls(function)}
+    calls = {call for function in all_functions() for call in port_calls(function)} | HANDED_ON.keys()
+    by_steps = {f"{PORT_CLASS}.{call}" for call in calls}
     found = {entry: changes(entry, room, EXCEPTIONS) for entry in entries(room) - by_steps - EXCEPTIONS.keys()}
     return {entry: calls for entry, calls in found.items() if calls}
 
@@ -61,6 +62,7 @@ def test_what_changes_something_is_told_from_what_reads() -> None:
         "destroy",
         "undefine",
         "delete_volume",
+        "run_in_guest",
     }
 
 
@@ -72,9 +74,20 @@ def test_only_the_executor_is_given_what_can_change_a_host() -> None:
             names = {alias.name for alias in node.names} if isinstance(node, ast.ImportFrom) else set()
             if names & {"Hypervisor", "LibvirtHypervisor", "SimulatedHost"}:
                 importers.add(str(path.relative_to(PACKAGE)))
-    # The daemon makes it and hands it on; the room shows it.
+    # The daemon makes it and hands it on; the room shows it; hooks are handed it by their step.
     assert {each for each in importers if not each.startswith("simulate/")} == {
         "executor.py",
+        "hooks.py",
         "daemon.py",
         "hypervisor/__init__.py",
     }
+
+
+def test_what_a_step_hands_on_is_called_from_there_only() -> None:
+    for call, module in HANDED_ON.items():
+        found = {
+            path.name
+            for path in PACKAGE.rglob("*.py")
+            if path.parent.name not in {"hypervisor", "simulate", "core"} and f".{call}(" in path.read_text()
+        }
+        assert found == {module}

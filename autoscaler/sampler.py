@@ -14,7 +14,7 @@ from autoscaler.core.observation import (
     Probe,
     Unknown,
 )
-from autoscaler.core.ports import Hypervisor
+from autoscaler.core.ports import Sight
 
 log = structlog.get_logger(__name__)
 
@@ -28,7 +28,7 @@ class Sampler:
 
     def __init__(
         self,
-        hypervisors: Mapping[str, Hypervisor],
+        hypervisors: Mapping[str, Sight],
         host_loads: Mapping[str, Callable[[], HostSample]],
         interval_seconds: float,
         workers: int = 4,
@@ -66,7 +66,7 @@ class Sampler:
             probes=self._probes(),
         )
 
-    def _counters(self, host: str, hypervisor: Hypervisor, metrics: frozenset[str]) -> Mapping[str, DomainCounters]:
+    def _counters(self, host: str, hypervisor: Sight, metrics: frozenset[str]) -> Mapping[str, DomainCounters]:
         try:
             counters = hypervisor.counters(metrics)
         except HypervisorError as error:
@@ -79,7 +79,7 @@ class Sampler:
         return counters
 
 
-def _inventory(hypervisor: Hypervisor) -> HostInventory | Unknown:
+def _inventory(hypervisor: Sight) -> HostInventory | Unknown:
     try:
         return hypervisor.inventory()
     except HypervisorError as error:

@@ -389,6 +389,32 @@ def schema() -> None:
 
 
 @main.group()
+def ledger() -> None:
+    """Deal with the ledger of the volumes that are the autoscaler's.
+
+    Example: autoscaler ledger accept
+    """
+
+
+@ledger.command()
+@json_option
+@config_option
+@click.pass_context
+def accept(ctx: click.Context, as_json: bool) -> None:
+    """Let volumes that are left over be deleted again, after a journal was lost.
+
+    The instances that are there, adopted by their metadata, are written into it
+    with their volumes; every host has to answer for that. Volumes of the lost
+    ledger that no instance uses are not known any more, and never deleted: look
+    for them in the pools.
+
+    Example: autoscaler ledger accept
+    """
+    data = ask(ctx, "accept_ledger")
+    confirm(data, "the ledger is taken as it is: what is left over is collected again", as_json)
+
+
+@main.group()
 def policy() -> None:
     """Look at policy files.
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from autoscaler.core.action import Clone, Drain, InFlight, Remove, Start
+from autoscaler.core.action import Clone, Collect, Drain, InFlight, Remove, Start
 from autoscaler.core.health import examine
 from autoscaler.core.memory import GroupMemory, InstanceMemory
 from autoscaler.core.observation import Domain, DomainState, HostInventory, HostSample, Observation, Ownership, Unknown
@@ -176,7 +176,8 @@ def classify(
         instances[name] = _of_domain(domain, memory.instances.get(name), at)
     for flight in in_flight:
         action = flight.intent.action
-        if action.group == group:
+        # What is collected is no instance any more.
+        if action.group == group and not isinstance(action, Collect):
             instances[action.instance] = _of_flight(flight, instances.get(action.instance))
     return tuple(instances[key] for key in sorted(instances))
 
@@ -269,7 +270,7 @@ def _of_flight(flight: InFlight, listed: Instance | None) -> Instance:
     match action:
         case Clone():
             state = InstanceState.REQUESTED if flight.step is None else InstanceState.CLONING
-        case Remove():
+        case Remove() | Collect():
             state = InstanceState.STOPPING
         case Start():
             state = InstanceState.RETURNING

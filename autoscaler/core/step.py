@@ -18,6 +18,7 @@ from autoscaler.core.instances import (
 )
 from autoscaler.core.launches import launched_seconds, note_launches, with_warm_up
 from autoscaler.core.leaving import delete, leave
+from autoscaler.core.leftovers import collects
 from autoscaler.core.lives import follow, noticed
 from autoscaler.core.memory import GroupMemory, Memory
 from autoscaler.core.observation import Change, Domain, DomainCounters, HostInventory, Observation, Unknown
@@ -76,7 +77,10 @@ def step(policies: Sequence[Policy], observation: Observation, memory: Memory) -
         groups[each.policy.group] = group
         if group.deleting and not group.lives and _all_read(observation):
             del groups[each.policy.group]
-    after = Memory(memory.controller, observation.at, groups, _counters(observation, memory), launches)
+    held = frozenset(each.policy.group for each in seen if each.group.paused or each.policy.mode is Mode.SHADOW)
+    collected, leftovers = collects(observation, memory.leftovers, held)
+    actions.extend(collected)
+    after = Memory(memory.controller, observation.at, groups, _counters(observation, memory), launches, leftovers)
     return StepResult(tuple(decisions), tuple(actions), after, tuple(transitions))
 
 

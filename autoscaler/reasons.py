@@ -33,6 +33,17 @@ brought_back                instance, state (host_rebooted, saved)
 return_waits                waiting
 held_by_return              returning, wanted
 clock_set_back              seconds
+refused_for_memory          refused, host, need_bytes, have_bytes
+refused_for_vcpus           refused, host, need, have
+refused_for_hugepages       refused, host, need_bytes, have_bytes
+refused_for_pool_space      refused, host, name, need_bytes, have_bytes
+refused_for_addresses       refused, host, name, need, have
+refused_for_pressure        refused, host, load, limit
+refused_for_unread_capacity refused, host, resource, why
+yields_to_group             group, priority, host, resource, drained
+takes_room_from             group, priority, host, resource
+starved                     steal, wanted, culprits
+acts_though_starved         steal, wanted, culprits
 =========================== ==========================================
 """
 
@@ -81,6 +92,46 @@ SENTENCES: Mapping[ReasonCode, str] = {
     ReasonCode.RETURN_WAITS: "to be brought back when others on their host are up: {waiting}",
     ReasonCode.HELD_BY_RETURN: "{wanted} more wanted, but none is cloned while instances are brought back: {returning}",
     ReasonCode.CLOCK_SET_BACK: "the clock was set back by {seconds}: what is remembered was shifted with it",
+    ReasonCode.REFUSED_FOR_MEMORY: (
+        "host {host} has no memory for {refused} more: one needs {need_bytes}, and {have_bytes} may still be given; "
+        "stop a guest, or lower the host's reserve of memory"
+    ),
+    ReasonCode.REFUSED_FOR_VCPUS: (
+        "host {host} has no vCPUs for {refused} more: one needs {need}, and {have} may still be given; "
+        "stop a guest, or raise the host's overcommit of vcpus"
+    ),
+    ReasonCode.REFUSED_FOR_HUGEPAGES: (
+        "host {host} has no huge pages for {refused} more: one needs {need_bytes}, and {have_bytes} are free; "
+        "set more of them aside, or stop a guest that has some"
+    ),
+    ReasonCode.REFUSED_FOR_POOL_SPACE: (
+        "pool {name} on host {host} has no space for {refused} more: one may grow to {need_bytes}, and {have_bytes} "
+        "are left when the others have grown; enlarge it, or delete volumes"
+    ),
+    ReasonCode.REFUSED_FOR_ADDRESSES: (
+        "network {name} on host {host} has no address for {refused} more: {have} left; widen its DHCP range, or "
+        "shorten its leases"
+    ),
+    ReasonCode.REFUSED_FOR_PRESSURE: (
+        "host {host} is short of memory at this moment: its processes waited for some in {load} of the time, and from "
+        "{limit} on nothing is cloned; {refused} more wait until it has recovered"
+    ),
+    ReasonCode.REFUSED_FOR_UNREAD_CAPACITY: (
+        "host {host} cannot be told to have room for {refused} more, {resource} could not be read: {why}"
+    ),
+    ReasonCode.YIELDS_TO_GROUP: (
+        "leaves {resource} of host {host} to group {group}, whose priority is {priority}; drained for it: {drained}"
+    ),
+    ReasonCode.TAKES_ROOM_FROM: (
+        "an instance of group {group}, whose priority is {priority}, is drained to make room: {resource} of host {host}"
+    ),
+    ReasonCode.STARVED: (
+        "starved, so {wanted} is not acted upon: the host withholds {steal} of the guests' time; "
+        "its greediest: {culprits}"
+    ),
+    ReasonCode.ACTS_THOUGH_STARVED: (
+        "scaled to {wanted} although starved: the host withholds {steal} of the guests' time; its greediest: {culprits}"
+    ),
 }
 
 
@@ -98,13 +149,15 @@ def describe(reason: Reason) -> str:
 
 def _show(name: str, value: Parameter) -> str:
     if isinstance(value, str):
-        return value.replace("_", " ") if name == "state" else value
+        return value.replace("_", " ") if name in ("state", "resource") else value
     if name == "until":
         return clock(value)
-    if name in ("load", "target", "steal"):
+    if name in ("load", "target", "steal", "limit"):
         return percent(value)
     if name == "seconds" or name.endswith("_seconds"):
         return duration(value)
+    if name.endswith("_bytes"):
+        return size(value)
     return f"{value:g}"
 
 
@@ -116,6 +169,14 @@ def clock(at: float) -> str:
 def percent(share: float) -> str:
     """Render a fraction of one as whole percent."""
     return f"{share:.0%}"
+
+
+def size(size_bytes: float) -> str:
+    """Render bytes by their largest binary unit: ``192 MiB``, ``1.5 GiB``."""
+    for unit, bound in (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20)):
+        if abs(size_bytes) >= bound:
+            return f"{size_bytes / bound:.1f}".removesuffix(".0") + f" {unit}"
+    return f"{size_bytes / 2**10:.0f} KiB"
 
 
 def duration(seconds: float) -> str:

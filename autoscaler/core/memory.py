@@ -93,3 +93,5 @@ class Memory:
     groups: Mapping[str, GroupMemory] = field(default_factory=dict)
     counters: Mapping[str, DomainCounters] = field(default_factory=dict)
     """The previous counters, by domain UUID."""
+    preempted: Mapping[str, float] = field(default_factory=dict)
+    """When an instance was last drained for a more urgent group, by host."""

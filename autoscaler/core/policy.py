@@ -25,6 +25,16 @@ class Accelerator(StrEnum):
     TCG = "tcg"
 
 
+class Starved(StrEnum):
+    """What to do with a group whose guests do not get the CPU they want, because their host has none to give."""
+
+    HOLD = "hold"
+    """Neither clone nor scale in: another instance would only take CPU from those there are."""
+    ALARM = "alarm"
+    """Act, and say so."""
+    IGNORE = "ignore"
+
+
 class Across(StrEnum):
     """How the loads of a group's instances become one."""
 
@@ -52,6 +62,8 @@ class Machine:
     memory_bytes: int = 1024 * 1024 * 1024
     network: str = "default"
     accelerator: Accelerator = Accelerator.AUTO
+    hugepages: bool = False
+    """Whether the guest's memory is taken from the host's huge pages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +136,9 @@ class Policy:
     warm_up_seconds: float = 60.0
     ready: Ready = field(default_factory=Ready)
     drain: Drain = field(default_factory=Drain)
+    priority: int = 50
+    """From 0 to 100; where room is scarce the more urgent group takes it, if need be from a less urgent one."""
+    starved: Starved = Starved.HOLD
 
     @property
     def host(self) -> str:
@@ -134,3 +149,18 @@ class Policy:
 def metrics_of(policies: Iterable[Policy]) -> frozenset[str]:
     """Name the metrics that some policy scales by."""
     return frozenset(strategy.metric for policy in policies for strategy in policy.scaling)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What of the hosts' pools and networks has to be read, because some policy uses it."""
+
+    images: frozenset[Image] = frozenset()
+    networks: frozenset[str] = frozenset()
+
+
+def wanted_by(policies: Iterable[Policy]) -> Wanted:
+    """Name what these policies use."""
+    chosen = tuple(policies)
+    networks = frozenset(policy.machine.network for policy in chosen) - {USER_NETWORK}
+    return Wanted(frozenset(policy.image for policy in chosen), networks)

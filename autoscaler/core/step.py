@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from autoscaler.core.action import Action
+from autoscaler.core.admission import Admission, Asking, admit
+from autoscaler.core.capacity import Ledger
 from autoscaler.core.clock import set_back
 from autoscaler.core.count import decide_count, describe_inputs, take_in_loads
 from autoscaler.core.decision import Decision, ReasonCode, because
@@ -28,6 +30,8 @@ class StepResult:
     decisions: tuple[Decision, ...]
     actions: tuple[Action, ...]
     memory: Memory
+    ledgers: tuple[Ledger, ...] = ()
+    """What each host had to give, with what was granted now."""
 
 
 def step(policies: Sequence[Policy], observation: Observation, memory: Memory) -> StepResult:
@@ -39,15 +43,17 @@ def step(policies: Sequence[Policy], observation: Observation, memory: Memory) -
     actions: list[Action] = []
     seen = [_look(policy, observation, memory) for policy in sorted(policies, key=lambda policy: policy.group)]
     chosen = turns([i for each in seen if each.acts(observation.at) for i in each.instances], observation.workers)
-    for each in seen:
-        decision, planned, groups[each.policy.group] = _decide(each, observation, memory, chosen)
+    counted = [_count(each, observation, memory) for each in seen]
+    granted = admit([each.asking(observation.at) for each in counted if not each.unread], observation, memory.preempted)
+    for each in counted:
+        decision, planned, groups[each.policy.group] = _plan(_granted(each, granted), observation, memory, chosen)
         if shifted_seconds:
             reason = because(ReasonCode.CLOCK_SET_BACK, seconds=shifted_seconds)
             decision = replace(decision, reasons=(reason, *decision.reasons))
         decisions.append(decision)
         actions.extend(planned)
-    after = Memory(memory.controller, observation.at, groups, _counters(observation, memory))
-    return StepResult(tuple(decisions), tuple(actions), after)
+    after = Memory(memory.controller, observation.at, groups, _counters(observation, memory), granted.preempted)
+    return StepResult(tuple(decisions), tuple(actions), after, tuple(granted.ledgers.values()))
 
 
 def group_instances(policy: Policy, observation: Observation, memory: Memory) -> tuple[Instance, ...]:
@@ -79,6 +85,15 @@ class _Seen:
     group: GroupMemory
     instances: tuple[Instance, ...] = ()
     unread: tuple[tuple[str, str], ...] = ()
+    decision: Decision | None = None
+    """What was decided for it, once it was."""
+    scaled_out_before: float | None = None
+    """When it had scaled out last before that."""
+
+    def asking(self, at: float) -> Asking:
+        """Say what it asks of the hosts."""
+        assert self.decision is not None
+        return Asking(self.policy, self.decision, self.instances, self.acts(at), self.group.samples)
 
     def acts(self, at: float) -> bool:
         """Whether it may start instances now."""
@@ -100,16 +115,42 @@ def _look(policy: Policy, observation: Observation, memory: Memory) -> _Seen:
     return _Seen(policy, group, classify(policy, domains, observation.in_flight, group, at))
 
 
-def _decide(
-    seen: _Seen, observation: Observation, memory: Memory, chosen: frozenset[str]
-) -> tuple[Decision, tuple[Action, ...], GroupMemory]:
+def _count(seen: _Seen, observation: Observation, memory: Memory) -> _Seen:
+    """Decide how many instances the group should have, whatever the hosts can carry."""
     policy, group, instances = seen.policy, seen.group, seen.instances
-    at = observation.at
     if seen.unread:
-        return _hold_unread(policy, group, observation, seen.unread), (), group
+        return replace(seen, decision=_hold_unread(policy, group, observation, seen.unread))
     group = take_in_loads(group, policy, instances, observation, memory)
     current = group.admitted if group.admitted is not None else sum(instance.live for instance in instances)
+    scaled_out_before = group.scaled_out_at
     decision, group = decide_count(policy, group, current, observation)
+    return replace(seen, group=group, decision=decision, scaled_out_before=scaled_out_before)
+
+
+def _granted(seen: _Seen, granted: Admission) -> _Seen:
+    """Take in what the hosts can carry of it."""
+    if seen.unread:
+        return seen
+    assert seen.decision is not None
+    decision = granted.decisions[seen.policy.group]
+    refused = decision.admitted <= decision.current < seen.decision.admitted
+    group = replace(
+        seen.group,
+        admitted=granted.remembered[seen.policy.group],
+        scaled_out_at=seen.scaled_out_before if refused else seen.group.scaled_out_at,
+    )
+    return replace(seen, group=group, decision=decision)
+
+
+def _plan(
+    seen: _Seen, observation: Observation, memory: Memory, chosen: frozenset[str]
+) -> tuple[Decision, tuple[Action, ...], GroupMemory]:
+    """Find the actions that lead to what was granted."""
+    policy, group, instances, decision = seen.policy, seen.group, seen.instances, seen.decision
+    assert decision is not None
+    at = observation.at
+    if seen.unread:
+        return decision, (), group
     if group.paused or policy.mode is Mode.SHADOW:
         code = ReasonCode.PAUSED if group.paused else ReasonCode.SHADOW
         return replace(decision, reasons=(*decision.reasons, because(code))), (), group

@@ -18,6 +18,11 @@ from autoscaler.core.policy import Policy, Starved
 from autoscaler.core.snapshot import InstanceState
 from autoscaler.core.starvation import starvation
 
+REFUSALS: Mapping[ReasonCode, str] = {
+    **{ReasonCode(f"refused_for_{resource.value}"): resource.value for resource in Resource},
+    ReasonCode.REFUSED_FOR_UNREAD_CAPACITY: "unread_capacity",
+}
+"""The reasons that refuse clones, with the name of what is scarce."""
 _IN_BYTES = frozenset({Resource.MEMORY, Resource.HUGEPAGES, Resource.POOL_SPACE})
 
 
@@ -160,16 +165,17 @@ def _turn(asking: Asking, capacities: Mapping[str, HostCapacity], observation: O
     starved = starvation(policy, asking.samples, observation)
     if starved is None or policy.starved is Starved.IGNORE:
         return turn
+    held = next((r for r in decision.reasons if r.code is ReasonCode.HELD_BY_STARVED_GUESTS), None)
     about: dict[str, int | float | str] = {
         "steal": starved.steal,
-        "wanted": decision.desired,
+        "wanted": held.parameters["wanted"] if held is not None else decision.desired,
         "culprits": starved.describe_culprits(),
     }
     grows = decision.desired > decision.current
     if policy.starved is Starved.ALARM:
         if decision.desired != decision.current:
             turn.reasons = (Reason(ReasonCode.ACTS_THOUGH_STARVED, about),)
-    elif grows or any(reason.code is ReasonCode.HELD_BY_STARVED_GUESTS for reason in decision.reasons):
+    elif grows or held is not None:
         if grows:
             most = max(decision.current, policy.size.min)
             turn.wanted = max(0, min(decision.desired, most) - asking.live)

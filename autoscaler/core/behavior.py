@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from autoscaler.core.decision import Input, Reason, ReasonCode, because
 from autoscaler.core.memory import GroupMemory, Wish
-from autoscaler.core.policy import DirectionLimits, Policy, Size
+from autoscaler.core.policy import DirectionLimits, Policy, Size, Starved
 from autoscaler.core.windows import is_full, trim
 
 STARVED_STEAL = 0.3
@@ -76,7 +76,7 @@ def _limit_out(wanted: int, situation: Situation) -> Limited:
 
 def _limit_in(wanted: int, situation: Situation) -> Limited:
     current, limits, memory = situation.current, situation.policy.behavior.scale_in, situation.memory
-    unread = _unread(wanted, situation.inputs)
+    unread = _unread(wanted, situation.inputs, starved_holds=situation.policy.starved is Starved.HOLD)
     if unread is not None:
         return current, (unread,)
     stabilized: tuple[Reason, ...] = ()
@@ -92,12 +92,12 @@ def _limit_in(wanted: int, situation: Situation) -> Limited:
     return cooled, stabilized + reasons
 
 
-def _unread(wanted: int, inputs: Sequence[Input]) -> Reason | None:
+def _unread(wanted: int, inputs: Sequence[Input], *, starved_holds: bool) -> Reason | None:
     """Tell why the load does not allow a scale-in, if it does not."""
     for seen in inputs:
         if seen.missing:
             return because(ReasonCode.HELD_BY_MISSING_LOAD, missing=seen.missing, wanted=wanted)
-        if seen.steal is not None and seen.steal >= STARVED_STEAL:
+        if starved_holds and seen.steal is not None and seen.steal >= STARVED_STEAL:
             return because(ReasonCode.HELD_BY_STARVED_GUESTS, steal=seen.steal, wanted=wanted)
         if not seen.window_full:
             return because(

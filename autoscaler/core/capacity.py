@@ -13,7 +13,7 @@ from autoscaler.core.policy import Image, Machine
 from autoscaler.core.ports import overlay_name
 
 _MIB = 1024**2
-_OVERHEAD_BYTES = 64 * _MIB
+_OVERHEAD_BYTES = 128 * _MIB
 _OVERHEAD_PER_VCPU_BYTES = 8 * _MIB
 _PAGE_TABLE_DIVISOR = 512
 """A page table entry takes 8 bytes for each 4 KiB of the guest's memory."""
@@ -157,6 +157,13 @@ def open_ledger(
     known = sample if isinstance(sample, HostSample) else None
     tenants = {tenant.name: tenant for tenant in capacity.tenants}
     coming = [each for each in ours if each.instance not in tenants]
+    if known is not None:
+        # The host's own kernel tells more precisely than libvirt, which knows no "available".
+        capacity = replace(
+            capacity,
+            memory_total_bytes=known.memory_total_bytes,
+            memory_available_bytes=known.memory_available_bytes,
+        )
     accounts = [*_memory(capacity, coming), *_vcpus(capacity, coming, known)]
     accounts += [_pool(name, room, capacity, ours) for name, room in sorted(capacity.pools.items())]
     accounts += [

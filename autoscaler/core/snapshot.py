@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from autoscaler.core.capacity import Key, Ledger
 from autoscaler.core.decision import Decision
 from autoscaler.core.memory import Override
-from autoscaler.core.observation import HostSample
+from autoscaler.core.observation import Consumer, HostSample
 from autoscaler.core.policy import Mode, Size
 
 
@@ -56,6 +57,35 @@ class HostStatus:
     connected: bool
     why: str | None
     sample: HostSample | None
+
+
+@dataclass(frozen=True, slots=True)
+class Portion:
+    """How much one instance takes of one resource."""
+
+    key: Key
+    amount: int
+
+
+@dataclass(frozen=True, slots=True)
+class GroupRoom:
+    """What one instance of a group takes of the host that its clones go to."""
+
+    group: str
+    live: int
+    max: int
+    need: tuple[Portion, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HostRoom:
+    """A host's ledger after a tick, with what was granted in it, and the groups whose clones go there."""
+
+    ledger: Ledger
+    ballooned_bytes: int
+    """What all running guests have of the host's memory at present, of the most they may have."""
+    groups: tuple[GroupRoom, ...]
+    top: tuple[Consumer, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,3 +162,4 @@ class Snapshot:
     hosts: tuple[HostStatus, ...] = ()
     groups: tuple[GroupStatus, ...] = ()
     totals: Totals = field(default_factory=Totals)
+    room: tuple[HostRoom, ...] = ()

@@ -27,6 +27,7 @@ from autoscaler.core.policy import (
     Policy,
     Ready,
     Size,
+    Starved,
     TargetTracking,
 )
 from autoscaler.core.signals import FULL, METRICS
@@ -133,6 +134,7 @@ class MachineSection(Section):
     )
     network: Name = _DEFAULT.machine.network
     accelerator: Annotated[Accelerator, BeforeValidator(choice(Accelerator))] = _DEFAULT.machine.accelerator
+    hugepages: Flag = _DEFAULT.machine.hugepages
 
 
 class SizeSection(Section):
@@ -228,6 +230,8 @@ class PolicyFile(Section):
     warm_up: Annotated[Duration, _seconds(0, _HOUR)] = _duration(_DEFAULT.warm_up_seconds)
     ready: ReadySection = Field(default_factory=ReadySection)
     drain: DrainSection = Field(default_factory=DrainSection)
+    priority: Annotated[Whole, _count(0, 100)] = _DEFAULT.priority
+    starved: Annotated[Starved, BeforeValidator(choice(Starved))] = _DEFAULT.starved
 
     @field_validator("hosts", mode="before")
     @classmethod
@@ -298,6 +302,7 @@ def to_core(file: PolicyFile) -> Policy:
             memory_bytes=file.machine.memory,
             network=file.machine.network,
             accelerator=file.machine.accelerator,
+            hugepages=file.machine.hugepages,
         ),
         scaling=tuple(
             TargetTracking(metric=entry.metric, target=entry.target, across=entry.across, over_seconds=entry.over)
@@ -311,6 +316,8 @@ def to_core(file: PolicyFile) -> Policy:
         warm_up_seconds=file.warm_up,
         ready=Ready(agent=file.ready.agent, timeout_seconds=file.ready.timeout),
         drain=Drain(deadline_seconds=file.drain.deadline),
+        priority=file.priority,
+        starved=file.starved,
     )
 
 
@@ -332,6 +339,7 @@ def to_data(policy: Policy) -> dict[str, object]:
             "memory": write_size(machine.memory_bytes),
             "network": machine.network,
             "accelerator": machine.accelerator.value,
+            "hugepages": machine.hugepages,
         },
         "size": {"min": policy.size.min, "max": policy.size.max},
         "scaling": [
@@ -352,6 +360,8 @@ def to_data(policy: Policy) -> dict[str, object]:
         "warm_up": write_duration(policy.warm_up_seconds),
         "ready": {"agent": policy.ready.agent, "timeout": write_duration(policy.ready.timeout_seconds)},
         "drain": {"deadline": write_duration(policy.drain.deadline_seconds)},
+        "priority": policy.priority,
+        "starved": policy.starved.value,
     }
 
 

@@ -138,17 +138,24 @@ def test_a_clone_without_an_address_waits_for_a_wider_range(daemon_of: Daemons, 
         network.destroy()
 
 
-def test_an_urgent_group_takes_the_room_of_a_lesser_one(daemon_of: Daemons, virt: libvirt.virConnect) -> None:
-    """Three vCPUs: two of them are the lesser group's, which keeps its minimum."""
-    lesser = {"group": "batch", "size": {"min": 1, "max": 2}, "scaling": [], "priority": 10}
-    daemon = daemon_of(lesser, overcommit={"vcpus": 3 / (os.cpu_count() or 1)}, preemption="5s")
-    daemon.write_policy(group="shop", size={"min": 1, "max": 2}, scaling=[], priority=90)
+def test_an_urgent_group_takes_the_room_of_a_lesser_one(daemon_of: Daemons) -> None:
+    """Three vCPUs: two of them are the lesser group's, which is not due to scale in and keeps its minimum."""
+    slow = {"scale_in": {"cooldown": "10m", "stabilization": "10m"}}
+    batch = {"group": "batch", "priority": 10, "behavior": slow}
+    daemon = daemon_of({**batch, "size": {"min": 2, "max": 2}}, overcommit={"vcpus": 3 / (os.cpu_count() or 1)})
     daemon.start()
-    daemon.ask("scale", group="batch", count=2, for_seconds=10.0)
     daemon.until_ready(2, group="batch")
+    daemon.write_policy(**batch, size={"min": 1, "max": 2})
+    daemon.write_policy(group="shop", size={"min": 1, "max": 2}, scaling=[], priority=90)
+    daemon.ask("reload")
     daemon.until_ready(1, group="shop")
     daemon.ask("scale", group="shop", count=2, for_seconds=600.0)
-    daemon.until(lambda seen: ReasonCode.REFUSED_FOR_VCPUS in reasons(seen, "shop"), 30, "a refusal")
+    seen = daemon.until(lambda seen: ReasonCode.TAKES_ROOM_FROM in reasons(seen, "shop"), 30, "room", poll_seconds=0.02)
+    assert reasons(seen, "shop")[ReasonCode.REFUSED_FOR_VCPUS].parameters["refused"] == 1
+    assert reasons(seen, "shop")[ReasonCode.TAKES_ROOM_FROM].parameters["group"] == "batch"
+    assert reasons(seen, "batch")[ReasonCode.YIELDS_TO_GROUP].parameters["group"] == "shop"
+    daemon.until_ready(2, group="shop")
+    daemon.until_ready(1, group="batch")
 
 
 @pytest.mark.serial

@@ -8,7 +8,7 @@ from autoscaler.core.errors import HypervisorError, HypervisorErrorKind
 from autoscaler.core.instances import owned_domains
 from autoscaler.core.memory import Memory
 from autoscaler.core.observation import Change, Observation, Ownership, Request
-from autoscaler.core.policy import Policy, metrics_of
+from autoscaler.core.policy import Policy, metrics_of, wanted_by
 from autoscaler.core.ports import VolumeRef
 from autoscaler.core.step import StepResult, step
 from autoscaler.sampler import Sampler
@@ -25,6 +25,8 @@ class Plant:
     interval_seconds: float = 10.0
     action_seconds: float = 1.0
     demand: float = 0.0
+    others: tuple[Policy, ...] = ()
+    """Groups beside the one that is looked at."""
 
     def __post_init__(self) -> None:
         self.clock = Clock()
@@ -57,7 +59,7 @@ class Plant:
 
     def observe(self) -> Observation:
         self._end_actions()
-        seen = self.sampler.observe(self.clock.at, metrics_of((self.policy,)))
+        seen = self.sampler.observe(self.clock.at, metrics_of(self.policies), wanted_by(self.policies))
         flights = tuple(flight for _, flight in self.flights)
         self.observation = replace(
             seen, in_flight=flights, outcomes=tuple(self.outcomes), requests=tuple(self.requests)
@@ -67,8 +69,8 @@ class Plant:
 
     def tick(self) -> StepResult:
         observation = self.observe()
-        result = step((self.policy,), observation, self.memory)
-        restored = step((self.policy,), observation, parse(canonical(self.memory), Memory))
+        result = step(self.policies, observation, self.memory)
+        restored = step(self.policies, observation, parse(canonical(self.memory), Memory))
         assert canonical(restored) == canonical(result), "restoring the memory changed the step"
         self.memory = result.memory
         for action in result.actions:
@@ -86,12 +88,19 @@ class Plant:
                 return result
             self.clock.advance(self.interval_seconds)
 
-    def owned(self) -> set[str]:
+    @property
+    def policies(self) -> tuple[Policy, ...]:
+        """All groups' policies."""
+        return (self.policy, *self.others)
+
+    def owned(self, group: str | None = None) -> set[str]:
         """Every owned instance in any state and every one in flight, as the last observation had them."""
         assert self.observation is not None
-        listed = owned_domains(self.observation, CONTROLLER, self.policy.group)
+        group = group or self.policy.group
+        listed = owned_domains(self.observation, CONTROLLER, group)
         ids = {domain.ownership.instance for domain in listed if domain.ownership is not None}
-        return ids | {flight.intent.action.instance for flight in self.observation.in_flight}
+        flights = [flight.intent.action for flight in self.observation.in_flight]
+        return ids | {action.instance for action in flights if action.group == group}
 
     def _end_actions(self) -> None:
         due = [flight for at, flight in self.flights if at <= self.clock.at]

@@ -176,7 +176,7 @@ def size(size_bytes: float) -> str:
     for unit, bound in (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20)):
         if abs(size_bytes) >= bound:
             return f"{size_bytes / bound:.1f}".removesuffix(".0") + f" {unit}"
-    return f"{size_bytes / 2**10:.0f} KiB"
+    return f"{size_bytes / 2**10:.0f} KiB" if size_bytes else "0 B"
 
 
 def duration(seconds: float) -> str:

@@ -133,7 +133,10 @@ def _remarks(room: HostRoom) -> Iterator[Text]:
     ledger = room.ledger
     pressure = ledger.memory_pressure
     if pressure is not None and pressure >= ledger.pressure_limit:
-        yield Text(f"  memory pressure is {percent(pressure)}, and from {percent(ledger.pressure_limit)} on", "red")
+        yield Text(
+            f"  memory pressure is {percent(pressure)}, and from {percent(ledger.pressure_limit)} on nothing is cloned",
+            "red",
+        )
     for key, why in ledger.unread.items():
         yield Text(f"  {key} could not be read, so nothing that needs it is cloned: {why}", "red")
     if room.top:

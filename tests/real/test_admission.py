@@ -161,7 +161,7 @@ def test_an_urgent_group_takes_the_room_of_a_lesser_one(daemon_of: Daemons) -> N
 @pytest.mark.serial
 @pytest.mark.slow
 def test_guests_on_a_host_that_others_burn_are_starved_and_not_busy(daemon_of: Daemons, libvirt_uri: str) -> None:
-    daemon = daemon_of({"size": {"min": 1, "max": 3}}).start()
+    daemon = daemon_of({"size": {"min": 1, "max": 3}, "starved": "hold"}).start()
     (first,) = daemon.until_ready(1)
     burners = [subprocess.Popen(["yes"], stdout=subprocess.DEVNULL) for _ in range(6 * (os.cpu_count() or 1))]
     try:

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import get_args, get_origin
 
 import pytest
 import yaml
@@ -23,6 +24,7 @@ from autoscaler.core.policy import (
     Policy,
     Ready,
     Size,
+    Starved,
     TargetTracking,
 )
 from autoscaler.policy.load import load_directory, load_file, load_files, schema, show
@@ -47,7 +49,7 @@ group: db-2
 hosts: [rack7]
 mode: shadow
 image: {pool: "1", volume: a b.qcow2}
-machine: {vcpus: 3, memory: 1GB, network: user, accelerator: tcg}
+machine: {vcpus: 3, memory: 1GB, network: user, accelerator: tcg, hugepages: true}
 size: {min: 2, max: 9}
 scaling:
   - {type: target_tracking, metric: guest.cpu, target: 62.5%, across: max, over: 90s}
@@ -59,13 +61,15 @@ behavior:
 warm_up: 0
 ready: {agent: false, timeout: 1h}
 drain: {deadline: 2m}
+priority: 80
+starved: alarm
 """
     assert parse(text) == Policy(
         group="db-2",
         hosts=("rack7",),
         mode=Mode.SHADOW,
         image=Image("1", "a b.qcow2"),
-        machine=Machine(3, 10**9, "user", Accelerator.TCG),
+        machine=Machine(3, 10**9, "user", Accelerator.TCG, hugepages=True),
         size=Size(2, 9),
         scaling=(
             TargetTracking("guest.cpu", 0.625, Across.MAX, 90.0),
@@ -75,6 +79,8 @@ drain: {deadline: 2m}
         warm_up_seconds=0.0,
         ready=Ready(agent=False, timeout_seconds=3600.0),
         drain=Drain(120.0),
+        priority=80,
+        starved=Starved.ALARM,
     )
 
 
@@ -363,10 +369,15 @@ def test_the_reference_tells_every_key_and_default() -> None:
 
 
 def test_the_reference_tells_every_key_of_the_configuration() -> None:
-    keys = {key.replace("hosts.NAME.uri", "hosts") for key in _documented("## The configuration")}
-    known = set()
-    for name, field in config.ConfigFile.model_fields.items():
-        section = field.annotation
-        inner = section.model_fields if isinstance(section, type) and issubclass(section, BaseModel) else None
-        known |= {f"{name}.{below}" for below in inner} if inner else {name}
-    assert keys == known
+    assert set(_documented("## The configuration")) == _keys(config.ConfigFile)
+
+
+def _keys(section: type[BaseModel], path: str = "") -> set[str]:
+    """Name every leaf of a section; a mapping by names has NAME in its path."""
+    known: set[str] = set()
+    for name, field in section.model_fields.items():
+        inner, below = field.annotation, f"{path}{name}"
+        if get_origin(inner) is dict:
+            inner, below = get_args(inner)[1], f"{below}.NAME"
+        known |= _keys(inner, f"{below}.") if isinstance(inner, type) and issubclass(inner, BaseModel) else {below}
+    return known

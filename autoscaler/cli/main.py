@@ -1,5 +1,6 @@
 """The commands. Exit codes: 0 done, 1 refused or found wrong, 2 wrong usage, 3 the daemon does not answer."""
 
+import errno
 import json
 import os
 import sys
@@ -27,6 +28,7 @@ from autoscaler.policy import load
 from autoscaler.reasons import clock, duration
 
 DEFAULT_HOLD = "1h"
+_OUTPUT_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EBADF})
 
 
 class _Commands(click.Group):
@@ -34,7 +36,9 @@ class _Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:  # as click declares it
         try:
-            return super().invoke(ctx)
+            result = super().invoke(ctx)
+            if sys.stdout is not None:
+                sys.stdout.flush()
         except AutoscalerError as error:
             label = "" if isinstance(error, PolicyError) else "error: "
             click.echo(f"{label}{error}", err=True)
@@ -42,6 +46,14 @@ class _Commands(click.Group):
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
             ctx.exit(130)
+        except OSError as error:
+            if error.errno not in _OUTPUT_ERRORS:
+                raise
+            click.echo(f"error: the output cannot be written: {error.strerror}", err=True)
+            # What could not be written is not tried again at the interpreter's end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            ctx.exit(1)
+        return result
 
 
 def _remember_config(ctx: click.Context, _: click.Parameter, value: Path | None) -> None:
@@ -70,7 +82,7 @@ def _ask(ctx: click.Context, command: str, **given: Any) -> Any:
 
 def _console() -> Console:
     """Make a console for plain text: what is shown is data, never markup. A pipe gets lines as long as they are."""
-    width = None if sys.stdout.isatty() else 1000
+    width = None if sys.stdout is not None and sys.stdout.isatty() else 1000
     return Console(highlight=False, markup=False, emoji=False, width=width)
 
 

@@ -408,3 +408,18 @@ def test_a_closed_pipe_is_no_traceback(config: Path) -> None:
 def test_the_samples_have_a_group_of_each_kind() -> None:
     assert DB.paused
     assert datetime.fromtimestamp(NOW).astimezone().strftime("%H:%M:%S") == "23:13:20"
+
+
+@pytest.mark.parametrize("arguments", [["policy", "show", "policies/web.yaml"], ["validate", "--json", "policies"]])
+def test_output_that_cannot_be_written_is_one_message_and_exit_1(arguments: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(
+            [*COMMAND, *arguments],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=GOLDEN.parent.parent,
+            check=False,
+        )
+    assert ended.returncode == 1
+    assert ended.stderr == "error: the output cannot be written: No space left on device\n"

@@ -122,6 +122,8 @@ ROOM = HostRoom(
     3 << 30,
     (GroupRoom("db", 1, 2, _WEB_NEED[:2]), GroupRoom("web", 4, 4, _WEB_NEED)),
     (Consumer("ffmpeg", 4242, 0.93), Consumer("web-1", 77, 0.52, guest=True)),
+    4 << 30,
+    300 << 20,
 )
 
 SNAPSHOT = Snapshot(

@@ -65,6 +65,8 @@ def hosts_data(rooms: Sequence[HostRoom]) -> list[dict[str, Any]]:
             "accounts": [{**encode(account), "free": account.free} for account in room.ledger.accounts],
             "unread": dict(room.ledger.unread),
             "ballooned_bytes": room.ballooned_bytes,
+            "swap_total_bytes": room.swap_total_bytes,
+            "swap_used_bytes": room.swap_used_bytes,
             "memory_pressure": room.ledger.memory_pressure,
             "top": encode(room.top, as_type=tuple),
             "groups": [_group_data(room.ledger, group) for group in room.groups],
@@ -130,6 +132,8 @@ def _figures(account: Account) -> Iterator[str | Text]:
 
 def _remarks(room: HostRoom) -> Iterator[Text]:
     yield Text(f"  guests have {size(room.ballooned_bytes)} of the host's memory at present")
+    if room.swap_total_bytes and room.swap_used_bytes is not None:
+        yield Text(f"  {size(room.swap_used_bytes)} of {size(room.swap_total_bytes)} of swap is used")
     ledger = room.ledger
     pressure = ledger.memory_pressure
     if pressure is not None and pressure >= ledger.pressure_limit:

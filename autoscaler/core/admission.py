@@ -277,7 +277,7 @@ def _decision(turn: _Turn) -> Decision:
         reasons += (
             Reason(ReasonCode.YIELDS_TO_GROUP, {**about, "resource": key.resource.value, "drained": turn.drained}),
         )
-    elif turn.shortage is not None:
+    if turn.shortage is not None:
         reasons += (_refusal(turn, turn.shortage),)
     return replace(decision, admitted=admitted, reasons=reasons)
 

@@ -86,6 +86,8 @@ class HostRoom:
     """What all running guests have of the host's memory at present, of the most they may have."""
     groups: tuple[GroupRoom, ...]
     top: tuple[Consumer, ...] = ()
+    swap_total_bytes: int | None = None
+    swap_used_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,13 +73,16 @@ def room_statuses(finished: Finished) -> tuple[HostRoom, ...]:
         inventory = finished.observation.inventory[ledger.host]
         assert isinstance(inventory, HostInventory)
         assert inventory.capacity is not None
-        sample = finished.observation.hosts.get(ledger.host)
+        told = finished.observation.hosts.get(ledger.host)
+        sample = told if isinstance(told, HostSample) else None
         rooms.append(
             HostRoom(
                 ledger,
                 sum(tenant.balloon_bytes or tenant.memory_bytes or 0 for tenant in inventory.capacity.tenants),
                 tuple(_group_room(policy, inventory.capacity, finished) for policy in _on(ledger.host, finished)),
-                sample.top if isinstance(sample, HostSample) else (),
+                sample.top if sample is not None else (),
+                sample.swap_total_bytes if sample is not None else None,
+                sample.swap_used_bytes if sample is not None else None,
             )
         )
     return tuple(rooms)

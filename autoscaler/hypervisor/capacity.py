@@ -1,7 +1,7 @@
 """What a host has to give, as far as libvirt tells: memory, processors, huge pages, pools and addresses.
 
-What changes rarely and costs much to ask for is kept for a while: a domain's definition as long as it runs, the
-volumes of a pool for half a minute.
+What changes rarely and costs much to ask for is kept for a while: a domain's definition as long as it runs, what is
+known of a volume for half a minute. Volumes are looked at one by one, and for no longer than a second in each reading.
 """
 
 import os
@@ -21,7 +21,8 @@ from autoscaler.core.policy import Image, Wanted
 from autoscaler.hypervisor.errors import is_code
 
 _DEFINITION_SECONDS = 300.0
-_VOLUMES_SECONDS = 30.0
+_VOLUME_SECONDS = 30.0
+_LISTING_SECONDS = 1.0
 _STATS = libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_ACTIVE | libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT
 _GONE = (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_NO_STORAGE_VOL)
 _ABSENT = (
@@ -45,6 +46,7 @@ class _Definition:
 
 @dataclass(frozen=True, slots=True)
 class _Volume:
+    read_at: float
     name: str
     path: str
     capacity: int
@@ -52,12 +54,8 @@ class _Volume:
     backing: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class _Volumes:
-    """The volumes of a pool when they were listed."""
-
-    read_at: float
-    volumes: tuple[_Volume, ...]
+class _UnfinishedError(Exception):
+    """More has to be looked at than there is time for in one reading; the next goes on."""
 
 
 class CapacityReader:
@@ -72,7 +70,7 @@ class CapacityReader:
         self._limits = limits
         self._local = local
         self._definitions: dict[tuple[str, int], _Definition] = {}
-        self._volumes: dict[str, _Volumes] = {}
+        self._volumes: dict[str, dict[str, _Volume]] = {}
 
     def read(self, connection: libvirt.virConnect, wanted: Wanted) -> HostCapacity:
         """Read everything once; what fails is said in `unread`."""
@@ -128,22 +126,42 @@ class CapacityReader:
         pool = connection.storagePoolLookupByName(name)
         if not pool.isActive():
             return None
-        listed = self._volumes.get(name)
-        if listed is None or time.monotonic() - listed.read_at > _VOLUMES_SECONDS:
-            listed = _Volumes(time.monotonic(), tuple(_list(pool)))
-            self._volumes[name] = listed
+        volumes = self._list(name, pool)
         golden = {image.volume for image in images if image.pool == name}
         # What others are built upon is written to by nobody.
-        base = {volume.backing for volume in listed.volumes} | {v.path for v in listed.volumes if v.name in golden}
-        thin = [volume for volume in listed.volumes if volume.path not in base]
-        capacity, available = self._space(pool, listed.volumes)
+        base = {volume.backing for volume in volumes} | {volume.path for volume in volumes if volume.name in golden}
+        thin = [volume for volume in volumes if volume.path not in base]
+        capacity, available = self._space(pool, volumes)
         return PoolRoom(
             capacity,
             available,
             sum(max(volume.capacity - volume.allocation, 0) for volume in thin),
             tuple(sorted(volume.name for volume in thin if volume.backing is not None)),
-            {volume.name: volume.capacity for volume in listed.volumes if volume.name in golden},
+            {volume.name: volume.capacity for volume in volumes if volume.name in golden},
         )
+
+    def _list(self, name: str, pool: libvirt.virStoragePool) -> list[_Volume]:
+        """List a pool's volumes. Raises _UnfinishedError where one was not looked at yet and there is no time left."""
+        known, began = self._volumes.get(name, {}), time.monotonic()
+        found: dict[str, _Volume] = {}
+        unseen = 0
+        # Those that nothing is known of come first, then those that were looked at longest ago.
+        listed = {volume.name(): volume for volume in pool.listAllVolumes()}
+        for each in sorted(listed, key=lambda each: known[each].read_at if each in known else 0.0):
+            now, before = time.monotonic(), known.get(each)
+            if before is not None and now - before.read_at <= _VOLUME_SECONDS:
+                found[each] = before
+            elif now - began <= _LISTING_SECONDS:
+                seen = _look(listed[each])
+                found |= {each: seen} if seen is not None else {}
+            elif before is not None:
+                found[each] = before
+            else:
+                unseen += 1
+        self._volumes[name] = found
+        if unseen:
+            raise _UnfinishedError(f"{unseen} volumes of {len(listed)} are still to be looked at")
+        return list(found.values())
 
     def _space(self, pool: libvirt.virStoragePool, volumes: Iterable[_Volume]) -> tuple[int, int]:
         """Give the pool's size and what is free of it."""
@@ -170,7 +188,9 @@ def _try(unread: dict[str, str], key: Key, read: Callable[[], Any]) -> Any:
     except libvirt.libvirtError as error:
         if not is_code(error, *_ABSENT):
             unread[str(key)] = str(error)
-        return None
+    except _UnfinishedError as error:
+        unread[str(key)] = str(error)
+    return None
 
 
 def _memory(connection: libvirt.virConnect) -> tuple[int, int]:
@@ -229,21 +249,22 @@ def _tenant(domain: libvirt.virDomain, stats: dict[str, Any], definition: _Defin
     )
 
 
-def _list(pool: libvirt.virStoragePool) -> Iterable[_Volume]:
-    for volume in pool.listAllVolumes():
-        try:
-            description = ET.fromstring(volume.XMLDesc())  # noqa: S314 - libvirt's own output
-        except libvirt.libvirtError as error:
-            if not is_code(error, *_GONE):
-                raise
-            continue
-        yield _Volume(
-            volume.name(),
-            description.findtext("./target/path", ""),
-            int(description.findtext("./capacity", "0")),
-            int(description.findtext("./allocation", "0")),
-            description.findtext("./backingStore/path"),
-        )
+def _look(volume: libvirt.virStorageVol) -> _Volume | None:
+    """Look at one volume; None where it is gone."""
+    try:
+        description = ET.fromstring(volume.XMLDesc())  # noqa: S314 - libvirt's own output
+    except libvirt.libvirtError as error:
+        if not is_code(error, *_GONE):
+            raise
+        return None
+    return _Volume(
+        time.monotonic(),
+        volume.name(),
+        description.findtext("./target/path", ""),
+        int(description.findtext("./capacity", "0")),
+        int(description.findtext("./allocation", "0")),
+        description.findtext("./backingStore/path"),
+    )
 
 
 def _addresses(connection: libvirt.virConnect, name: str) -> AddressRoom | None:

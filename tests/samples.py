@@ -12,7 +12,7 @@ from autoscaler.core.snapshot import (
     GroupTotals,
     HostRoom,
     HostStatus,
-    InstanceState,
+    ImageLaunches,
     InstanceStatus,
     Portion,
     ReloadStatus,
@@ -20,6 +20,7 @@ from autoscaler.core.snapshot import (
     TickStatus,
     Totals,
 )
+from autoscaler.core.transition import InstanceState, TransitionReason
 
 NOW = 1_700_000_000.0
 
@@ -77,7 +78,15 @@ WEB = GroupStatus(
     decision=SCALING_OUT,
     instances=(
         InstanceStatus("web-1", "local", InstanceState.READY, NOW - 7500, load=0.91),
-        InstanceStatus("web-2", "local", InstanceState.READY, NOW - 90, load=0.88),
+        InstanceStatus(
+            "web-2",
+            "local",
+            InstanceState.READY,
+            NOW - 90,
+            load=0.88,
+            reason=TransitionReason.RECOVERED,
+            protected_until=NOW + 7200,
+        ),
         InstanceStatus("web-3", "local", InstanceState.BOOTING, NOW - 4),
         InstanceStatus("web-4", "local", InstanceState.CLONING, NOW - 1, detail="create_overlay"),
     ),
@@ -90,6 +99,7 @@ DB = GroupStatus(
     override=Override(2, NOW + 1800, "alice (uid 1000, pid 4242)"),
     decision=STEADY,
     instances=(InstanceStatus("db-1", "local", InstanceState.FAILED, NOW - 30, detail="crashed"),),
+    breaker_open=True,
 )
 OLD = GroupStatus(
     "old",
@@ -140,6 +150,7 @@ SNAPSHOT = Snapshot(
         HostStatus("far", False, "the connection was refused", None),
     ),
     groups=(WEB, DB, OLD),
+    images=(ImageLaunches("default/golden.qcow2", 12, 5.5, 31.0),),
     totals=Totals(
         groups={
             "web": GroupTotals(
@@ -147,6 +158,7 @@ SNAPSHOT = Snapshot(
                 failures={"no_space": 2},
                 clones=Durations().add(0.6).add(1.4),
                 launches=Durations().add(5.5),
+                transitions={"ready": 2},
             )
         },
         ticks=Durations().add(0.21).add(0.19),

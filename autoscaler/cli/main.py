@@ -76,7 +76,8 @@ def _settings(ctx: click.Context) -> config.Config:
     return config.load(ctx.find_root().obj)
 
 
-def _ask(ctx: click.Context, command: str, **given: Any) -> Any:
+def ask(ctx: click.Context, command: str, **given: Any) -> Any:
+    """Ask the daemon. Raises AutoscalerError where it refuses or does not answer."""
     return request(_settings(ctx).control_socket, command, **given)
 
 
@@ -184,7 +185,7 @@ def status(ctx: click.Context, as_json: bool) -> None:
 
     Example: autoscaler status --json
     """
-    data = _ask(ctx, "status")
+    data = ask(ctx, "status")
     if as_json:
         _print_json(data)
     else:
@@ -200,7 +201,7 @@ def hosts(ctx: click.Context, as_json: bool) -> None:
 
     Example: autoscaler hosts
     """
-    rooms = decode(_ask(ctx, "status"), Snapshot).room
+    rooms = decode(ask(ctx, "status"), Snapshot).room
     if as_json:
         _print_json(hosts_data(rooms))
     else:
@@ -214,13 +215,13 @@ def hosts(ctx: click.Context, as_json: bool) -> None:
 @config_option
 @click.pass_context
 def capacity(ctx: click.Context, group: str, to: int, as_json: bool) -> None:
-    """Say whether a group's host could carry N instances; ends with 1 if not.
+    """Say whether N instances of a group would fit.
 
-    Asks for what there is now, and starts nothing.
+    Asks for what there is now, and starts nothing. Ends with 1 if they do not.
 
     Example: autoscaler capacity web --to 8
     """
-    answer = foresee(decode(_ask(ctx, "status"), Snapshot).room, group, to)
+    answer = foresee(decode(ask(ctx, "status"), Snapshot).room, group, to)
     if as_json:
         _print_json(encode(answer))
     else:
@@ -244,7 +245,7 @@ def explain(ctx: click.Context, group: str, at: float | None, as_json: bool) -> 
 
     Example: autoscaler explain web --at 14:05
     """
-    data = _ask(ctx, "explain", group=group, at=at)
+    data = ask(ctx, "explain", group=group, at=at)
     if as_json:
         _print_json(data)
     else:
@@ -271,8 +272,8 @@ def scale(ctx: click.Context, group: str, count: int | str, for_seconds: float |
     """
     if count == "auto" and for_seconds is not None:
         raise click.UsageError("--for has no meaning with auto")
-    data = _ask(ctx, "scale", group=group, count=count, for_seconds=for_seconds)
-    _confirm(data, _scaled(decode(data, Request)), as_json)
+    data = ask(ctx, "scale", group=group, count=count, for_seconds=for_seconds)
+    confirm(data, _scaled(decode(data, Request)), as_json)
 
 
 def _scaled(accepted: Request) -> str:
@@ -295,8 +296,8 @@ def pause(ctx: click.Context, group: str, as_json: bool) -> None:
 
     Example: autoscaler pause web
     """
-    data = _ask(ctx, "pause", group=group)
-    _confirm(data, f"{group} is paused: nothing is done for it until `autoscaler resume {group}`", as_json)
+    data = ask(ctx, "pause", group=group)
+    confirm(data, f"{group} is paused: nothing is done for it until `autoscaler resume {group}`", as_json)
 
 
 @main.command()
@@ -309,11 +310,12 @@ def resume(ctx: click.Context, group: str, as_json: bool) -> None:
 
     Example: autoscaler resume web
     """
-    data = _ask(ctx, "resume", group=group)
-    _confirm(data, f"{group} is acted for again", as_json)
+    data = ask(ctx, "resume", group=group)
+    confirm(data, f"{group} is acted for again", as_json)
 
 
-def _confirm(data: object, sentence: str, as_json: bool) -> None:
+def confirm(data: object, sentence: str, as_json: bool) -> None:
+    """Print what was accepted: as a sentence, or the daemon's answer."""
     if as_json:
         _print_json(data)
     else:
@@ -331,7 +333,7 @@ def reload(ctx: click.Context, as_json: bool) -> None:
 
     Example: autoscaler reload
     """
-    data = _ask(ctx, "reload")
+    data = ask(ctx, "reload")
     result = decode(data, ReloadStatus)
     if as_json:
         _print_json(data)

@@ -15,14 +15,16 @@ from autoscaler.core.instances import Instance
 from autoscaler.core.memory import LoadSample
 from autoscaler.core.observation import HostCapacity, HostInventory, Observation
 from autoscaler.core.policy import Policy, Starved
-from autoscaler.core.snapshot import InstanceState
 from autoscaler.core.starvation import starvation
+from autoscaler.core.transition import InstanceState
 
 REFUSALS: Mapping[ReasonCode, str] = {
     **{ReasonCode(f"refused_for_{resource.value}"): resource.value for resource in Resource},
     ReasonCode.REFUSED_FOR_UNREAD_CAPACITY: "unread_capacity",
 }
 """The reasons that refuse clones, with the name of what is scarce."""
+_GOING = frozenset({InstanceState.STOPPING, InstanceState.FAILED})
+_LEAVING = frozenset({InstanceState.STOPPING, InstanceState.DRAINING})
 _IN_BYTES = frozenset({Resource.MEMORY, Resource.HUGEPAGES, Resource.POOL_SPACE})
 
 
@@ -35,6 +37,8 @@ class Asking:
     instances: tuple[Instance, ...]
     acts: bool
     """Whether it may start instances now; one that may not is told how it would fare after all others."""
+    lacking: int
+    """How many clones it wants, also to replace what is still there."""
     samples: Mapping[str, tuple[LoadSample, ...]] = field(default_factory=dict)
 
     @property
@@ -52,7 +56,7 @@ class Asking:
         """How many instances could be drained for a more urgent group; none of what an operator holds."""
         if not self.acts or any(reason.code is ReasonCode.HELD_BY_OPERATOR for reason in self.decision.reasons):
             return 0
-        idle = sum(instance.live and instance.in_flight is None for instance in self.instances)
+        idle = sum(i.live and i.in_flight is None and not i.protected for i in self.instances)
         leaving = max(0, self.live - self.decision.desired)
         return max(0, min(self.live - leaving - self.policy.size.min, idle - leaving))
 
@@ -64,6 +68,8 @@ class Admission:
     decisions: Mapping[str, Decision]
     remembered: Mapping[str, int]
     """The count each group's next decision starts from: a replacement that has to wait is not forgotten."""
+    clones: Mapping[str, int]
+    """How many clones each group was granted."""
     ledgers: Mapping[str, Ledger]
     preempted: Mapping[str, float]
     """When an instance was last drained for a more urgent group, by host."""
@@ -110,7 +116,10 @@ def admit(askings: Sequence[Asking], observation: Observation, preempted: Mappin
         if due and _make_room([turn for turn in claims if turn.host == host], turns, ledgers):
             times[host] = observation.at
     decisions = {turn.asking.group: _decision(turn) for turn in turns}
-    return Admission(decisions, {turn.asking.group: _remembered(turn, decisions) for turn in turns}, ledgers, times)
+    clones = {turn.asking.group: turn.granted for turn in turns}
+    return Admission(
+        decisions, {turn.asking.group: _remembered(turn, decisions) for turn in turns}, clones, ledgers, times
+    )
 
 
 def _grant_all(turns: Sequence[_Turn], ledgers: dict[str, Ledger], claims: Sequence[_Turn] = ()) -> list[_Turn]:
@@ -148,7 +157,7 @@ def _open(capacity: HostCapacity, askings: Sequence[Asking], observation: Observ
         instance.id: Expected(instance.id, asking.policy.image, asking.policy.machine)
         for asking in askings
         for instance in asking.instances
-        if instance.host == capacity.host and instance.live
+        if instance.host == capacity.host and instance.owned and instance.state not in _GOING
     }
     for flight in observation.in_flight:
         action = flight.intent.action
@@ -161,7 +170,7 @@ def _turn(asking: Asking, capacities: Mapping[str, HostCapacity], observation: O
     policy, decision = asking.policy, asking.decision
     capacity = capacities.get(policy.host)
     need = need_of(policy.machine, policy.image, capacity) if capacity is not None else {}
-    turn = _Turn(asking, need, max(0, decision.desired - asking.live))
+    turn = _Turn(asking, need, asking.lacking)
     starved = starvation(policy, asking.samples, observation)
     if starved is None or policy.starved is Starved.IGNORE:
         return turn
@@ -178,7 +187,7 @@ def _turn(asking: Asking, capacities: Mapping[str, HostCapacity], observation: O
     elif grows or held is not None:
         if grows:
             most = max(decision.current, policy.size.min)
-            turn.wanted = max(0, min(decision.desired, most) - asking.live)
+            turn.wanted = max(0, asking.lacking - max(0, decision.desired - most))
         turn.reasons = (Reason(ReasonCode.STARVED, about),)
     return turn
 
@@ -256,7 +265,7 @@ def _leaving(host: str, key: Key, turns: Sequence[_Turn]) -> int:
     """Sum up what instances on their way out will give back, and what groups that scale in will."""
     total = 0
     for turn in turns:
-        stopping = sum(i.state is InstanceState.STOPPING and i.host == host for i in turn.asking.instances)
+        stopping = sum(i.state in _LEAVING and i.host == host for i in turn.asking.instances)
         surplus = max(0, turn.asking.live - turn.asking.decision.desired) if turn.host == host else 0
         total += (stopping + (surplus if turn.asking.acts else 0)) * turn.need.get(key, 0)
     return total
@@ -265,10 +274,9 @@ def _leaving(host: str, key: Key, turns: Sequence[_Turn]) -> int:
 def _decision(turn: _Turn) -> Decision:
     decision, asking = turn.asking.decision, turn.asking
     reasons = decision.reasons + turn.reasons
-    admitted = decision.desired
-    held = max(0, decision.desired - asking.live) - turn.wanted
-    if turn.refused + held > 0:
-        admitted = asking.live + turn.granted
+    # A replacement that is refused leaves the count as it is: what it would have replaced is still there.
+    served = min(decision.desired, asking.live + turn.granted)
+    admitted = max(decision.desired - (asking.lacking - turn.granted), served)
     if turn.drained:
         admitted = min(admitted, asking.live) - turn.drained
     if turn.yields_to is not None and (turn.refused or turn.drained):

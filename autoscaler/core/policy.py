@@ -6,6 +6,7 @@ Durations are in seconds, sizes in bytes, shares as fractions of one (0.6 is 60 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from math import inf
 
 
 class Mode(StrEnum):
@@ -107,18 +108,111 @@ class Behavior:
 
 
 @dataclass(frozen=True, slots=True)
+class HttpCheck:
+    """An HTTP GET that an instance has to answer with this status."""
+
+    port: int = 80
+    path: str = "/"
+    status: int = 200
+
+
+@dataclass(frozen=True, slots=True)
 class Ready:
-    """When an instance counts as ready, and how long it may take from its start."""
+    """When an instance counts as ready: every gate asked for is passed, within a time from its start."""
 
     agent: bool = True
+    """The guest agent answers."""
+    address: bool = False
+    """An IP address of the guest is known."""
+    tcp_port: int | None = None
+    """The guest takes connections on this port."""
+    http: HttpCheck | None = None
     timeout_seconds: float = 300.0
+
+    @property
+    def probes(self) -> bool:
+        """Whether an instance has to be asked over the network."""
+        return self.tcp_port is not None or self.http is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """When an instance that was ready counts as unhealthy, and when so many do that none is replaced."""
+
+    probe_failures: int = 3
+    """Probes that failed in a row."""
+    agent_silent_seconds: float = 300.0
+    """How long an agent that had answered says nothing; heard only where `ready` asks for the agent."""
+    max_unhealthy_share: float = 0.5
+    """Above this share of the group nothing is replaced; a single unhealthy instance always is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """What keeps launches that go wrong from being repeated for ever."""
+
+    breaker: int = 5
+    """After so many failed launches in a row none is tried until an operator resets the group; 0 for never."""
+    budget: int | None = None
+    """Instances that may be made within an hour; None for what no sound policy needs."""
+
+    def per_hour(self, size: Size) -> int:
+        """Give the instances that may be made within an hour: as asked for, else 60 or four times the maximum."""
+        return self.budget if self.budget is not None else max(60, 4 * size.max)
+
+
+class HookKind(StrEnum):
+    """How a drain hook is run."""
+
+    COMMAND = "command"
+    """A program on the daemon's machine."""
+    WEBHOOK = "webhook"
+    AGENT = "agent"
+    """A program in the guest, through its agent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hook:
+    """One thing to be done before an instance leaves; what it leaves undone at its deadline holds nothing up."""
+
+    kind: HookKind
+    argv: tuple[str, ...] = ()
+    """The program with its arguments; empty for a webhook."""
+    url: str = ""
+    """Where to POST; empty for anything but a webhook."""
+    deadline_seconds: float = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class Drain:
-    """How an instance leaves: asked to shut down, and destroyed after the deadline."""
+    """How an instance leaves: hooks, a wait until it is idle, the request to shut down, the power-off."""
 
     deadline_seconds: float = 60.0
+    """From the request to shut down to the power-off."""
+    idle: float | None = None
+    """The load below which it is idle, a fraction of its capacity; None: it is not waited for."""
+    wait_seconds: float = 300.0
+    """How long it is waited for."""
+    hooks: tuple[Hook, ...] = ()
+
+
+class RemovalOrder(StrEnum):
+    """Which of several equally good instances leaves first."""
+
+    NEWEST = "newest"
+    OLDEST = "oldest"
+    LEAST_LOADED = "least_loaded"
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """Which instances leave."""
+
+    order: RemovalOrder = RemovalOrder.NEWEST
+    min_lifetime_seconds: float = 0.0
+    """Younger ones are not scaled in."""
+    max_lifetime_seconds: float | None = None
+    """Older ones are replaced, one at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +228,13 @@ class Policy:
     scaling: tuple[TargetTracking, ...] = ()
     behavior: Behavior = field(default_factory=Behavior)
     warm_up_seconds: float = 60.0
+    warm_up_auto: bool = False
+    """The warm-up follows the measured launches; `warm_up_seconds` holds until there are any."""
     ready: Ready = field(default_factory=Ready)
+    health: Health = field(default_factory=Health)
+    launch: Launch = field(default_factory=Launch)
     drain: Drain = field(default_factory=Drain)
+    removal: Removal = field(default_factory=Removal)
     priority: int = 50
     """From 0 to 100; where room is scarce the more urgent group takes it, if need be from a less urgent one."""
     starved: Starved = Starved.HOLD
@@ -144,6 +243,21 @@ class Policy:
     def host(self) -> str:
         """The host new instances are cloned on."""
         return self.hosts[0]
+
+
+def stand_in(group: str) -> Policy:
+    """Make what stands in for the policy of a group that has none.
+
+    It names no host, nothing is cloned by it, and nobody is judged by it: the policy may come back.
+    """
+    return Policy(
+        group,
+        Image("", ""),
+        Size(0, 0),
+        hosts=(),
+        ready=Ready(timeout_seconds=inf),
+        health=Health(agent_silent_seconds=inf),
+    )
 
 
 def metrics_of(policies: Iterable[Policy]) -> frozenset[str]:

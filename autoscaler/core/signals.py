@@ -7,7 +7,7 @@ from autoscaler.core.instances import Instance
 from autoscaler.core.memory import InstanceMemory, LoadSample
 from autoscaler.core.observation import DomainCounters, DomainState
 from autoscaler.core.policy import Across
-from autoscaler.core.snapshot import InstanceState
+from autoscaler.core.transition import InstanceState
 
 FULL = 1.0
 """The load of an instance with nothing left to give."""

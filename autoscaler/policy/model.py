@@ -4,7 +4,7 @@ Defaults are those of the core's dataclasses.
 """
 
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import (
     AfterValidator,
@@ -20,20 +20,52 @@ from autoscaler.core.policy import (
     Across,
     Behavior,
     DirectionLimits,
-    Drain,
     Image,
     Machine,
     Mode,
     Policy,
-    Ready,
     Size,
     Starved,
     TargetTracking,
 )
 from autoscaler.core.signals import FULL, METRICS
+from autoscaler.policy.fields import (
+    DAY,
+    HOUR,
+    Bytes,
+    Duration,
+    Flag,
+    Group,
+    Name,
+    Share,
+    Whole,
+    count,
+    duration,
+    seconds,
+    tolerable,
+    written,
+)
+from autoscaler.policy.life import (
+    AUTO,
+    DrainSection,
+    HealthSection,
+    LaunchSection,
+    ReadySection,
+    RemovalSection,
+    drain_data,
+    drain_to_core,
+    health_data,
+    health_to_core,
+    launch_data,
+    launch_to_core,
+    read_warm_up,
+    ready_data,
+    ready_to_core,
+    removal_data,
+    removal_to_core,
+)
 from autoscaler.policy.validate import Section
 from autoscaler.policy.values import (
-    GROUP_PATTERN,
     BrokenRulesError,
     WrongValueError,
     between,
@@ -41,13 +73,6 @@ from autoscaler.policy.values import (
     found,
     nearest,
     one_of,
-    read_duration,
-    read_flag,
-    read_group,
-    read_name,
-    read_share,
-    read_size,
-    read_whole,
     write_duration,
     write_share,
     write_size,
@@ -60,44 +85,9 @@ KNOWN_HOSTS = "known_hosts"
 MEASURED_INSIDE = frozenset({"guest.cpu"})
 """Metrics that are measured in the instances, so that a group without any can never tell that it needs one."""
 
-_HOUR = 3600.0
-_DAY = 24 * _HOUR
 _MIB = 1024**2
 _DEFAULT = Policy(group="", image=Image("", ""), size=Size(0, 0))
 _TRACKING = TargetTracking(metric="", target=1.0)
-
-Group = Annotated[str, BeforeValidator(read_group), WithJsonSchema({"type": "string", "pattern": GROUP_PATTERN})]
-Name = Annotated[str, BeforeValidator(read_name)]
-Flag = Annotated[bool, BeforeValidator(read_flag)]
-Whole = Annotated[int, BeforeValidator(read_whole)]
-Duration = Annotated[
-    float,
-    BeforeValidator(read_duration),
-    WithJsonSchema({"type": "string", "examples": ["90s", "5m", "1h30m", "500ms"]}),
-]
-Share = Annotated[
-    float, BeforeValidator(read_share), WithJsonSchema({"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?%$"})
-]
-Bytes = Annotated[
-    int, BeforeValidator(read_size), WithJsonSchema({"type": "string", "examples": ["192MiB", "2GiB", "1GB"]})
-]
-
-
-def _seconds(low: float, high: float) -> AfterValidator:
-    return AfterValidator(between(low, high, write_duration))
-
-
-def _count(low: int, high: int) -> AfterValidator:
-    return AfterValidator(between(low, high, str))
-
-
-def _written(value: object, text: str) -> Any:
-    """Give a field its default, and let the schema show it as people write it."""
-    return Field(default=value, json_schema_extra={"default": text})
-
-
-def _duration(seconds: float) -> Any:
-    return _written(seconds, write_duration(seconds))
 
 
 def _version(value: object) -> int:
@@ -112,12 +102,6 @@ def _target(value: float) -> float:
     return value
 
 
-def _tolerance(value: float) -> float:
-    if value >= 1:
-        raise WrongValueError(f"{write_share(value)} is out of bounds; allowed: 0% to below 100%")
-    return value
-
-
 class ImageSection(Section):
     """The golden image."""
 
@@ -128,8 +112,8 @@ class ImageSection(Section):
 class MachineSection(Section):
     """The shape of every instance."""
 
-    vcpus: Annotated[Whole, _count(1, 256)] = _DEFAULT.machine.vcpus
-    memory: Annotated[Bytes, AfterValidator(between(16 * _MIB, 4 * 1024 * 1024 * _MIB, write_size))] = _written(
+    vcpus: Annotated[Whole, count(1, 256)] = _DEFAULT.machine.vcpus
+    memory: Annotated[Bytes, AfterValidator(between(16 * _MIB, 4 * 1024 * 1024 * _MIB, write_size))] = written(
         _DEFAULT.machine.memory_bytes, write_size(_DEFAULT.machine.memory_bytes)
     )
     network: Name = _DEFAULT.machine.network
@@ -140,8 +124,8 @@ class MachineSection(Section):
 class SizeSection(Section):
     """Bounds on the number of instances."""
 
-    min: Annotated[Whole, _count(0, 1000)]
-    max: Annotated[Whole, _count(1, 1000)]
+    min: Annotated[Whole, count(0, 1000)]
+    max: Annotated[Whole, count(1, 1000)]
 
     @field_validator("max")
     @classmethod
@@ -164,46 +148,31 @@ class TargetTrackingSection(Section):
     ]
     target: Annotated[Share, AfterValidator(_target)]
     across: Annotated[Across, BeforeValidator(choice(Across))] = _TRACKING.across
-    over: Annotated[Duration, _seconds(1, _HOUR)] = _duration(_TRACKING.over_seconds)
+    over: Annotated[Duration, seconds(1, HOUR)] = duration(_TRACKING.over_seconds)
 
 
 class ScaleOutSection(Section):
     """What slows scaling out."""
 
-    cooldown: Annotated[Duration, _seconds(0, _DAY)] = _duration(_DEFAULT.behavior.scale_out.cooldown_seconds)
-    stabilization: Annotated[Duration, _seconds(0, _HOUR)] = _duration(
-        _DEFAULT.behavior.scale_out.stabilization_seconds
-    )
+    cooldown: Annotated[Duration, seconds(0, DAY)] = duration(_DEFAULT.behavior.scale_out.cooldown_seconds)
+    stabilization: Annotated[Duration, seconds(0, HOUR)] = duration(_DEFAULT.behavior.scale_out.stabilization_seconds)
 
 
 class ScaleInSection(Section):
     """What slows scaling in."""
 
-    cooldown: Annotated[Duration, _seconds(0, _DAY)] = _duration(_DEFAULT.behavior.scale_in.cooldown_seconds)
-    stabilization: Annotated[Duration, _seconds(0, _HOUR)] = _duration(_DEFAULT.behavior.scale_in.stabilization_seconds)
+    cooldown: Annotated[Duration, seconds(0, DAY)] = duration(_DEFAULT.behavior.scale_in.cooldown_seconds)
+    stabilization: Annotated[Duration, seconds(0, HOUR)] = duration(_DEFAULT.behavior.scale_in.stabilization_seconds)
 
 
 class BehaviorSection(Section):
     """What keeps a group steady."""
 
-    tolerance: Annotated[Share, AfterValidator(_tolerance)] = _written(
+    tolerance: Annotated[Share, AfterValidator(tolerable)] = written(
         _DEFAULT.behavior.tolerance, write_share(_DEFAULT.behavior.tolerance)
     )
     scale_out: ScaleOutSection = Field(default_factory=ScaleOutSection)
     scale_in: ScaleInSection = Field(default_factory=ScaleInSection)
-
-
-class ReadySection(Section):
-    """When an instance counts as ready."""
-
-    agent: Flag = _DEFAULT.ready.agent
-    timeout: Annotated[Duration, _seconds(1, _DAY)] = _duration(_DEFAULT.ready.timeout_seconds)
-
-
-class DrainSection(Section):
-    """How an instance leaves."""
-
-    deadline: Annotated[Duration, _seconds(0, _DAY)] = _duration(_DEFAULT.drain.deadline_seconds)
 
 
 def _host(value: str, info: ValidationInfo) -> str:
@@ -227,10 +196,17 @@ class PolicyFile(Section):
     size: SizeSection
     behavior: BehaviorSection = Field(default_factory=BehaviorSection)
     scaling: list[TargetTrackingSection] = Field(default=[])
-    warm_up: Annotated[Duration, _seconds(0, _HOUR)] = _duration(_DEFAULT.warm_up_seconds)
+    warm_up: Annotated[
+        float | None,
+        BeforeValidator(read_warm_up),
+        WithJsonSchema({"type": "string", "examples": ["60s", "auto"]}),
+    ] = duration(_DEFAULT.warm_up_seconds)
     ready: ReadySection = Field(default_factory=ReadySection)
+    health: HealthSection = Field(default_factory=HealthSection)
+    launch: LaunchSection = Field(default_factory=LaunchSection)
     drain: DrainSection = Field(default_factory=DrainSection)
-    priority: Annotated[Whole, _count(0, 100)] = _DEFAULT.priority
+    removal: RemovalSection = Field(default_factory=RemovalSection)
+    priority: Annotated[Whole, count(0, 100)] = _DEFAULT.priority
     starved: Annotated[Starved, BeforeValidator(choice(Starved))] = _DEFAULT.starved
 
     @field_validator("hosts", mode="before")
@@ -313,9 +289,13 @@ def to_core(file: PolicyFile) -> Policy:
             scale_out=_limits(behavior.scale_out),
             scale_in=_limits(behavior.scale_in),
         ),
-        warm_up_seconds=file.warm_up,
-        ready=Ready(agent=file.ready.agent, timeout_seconds=file.ready.timeout),
-        drain=Drain(deadline_seconds=file.drain.deadline),
+        warm_up_seconds=_DEFAULT.warm_up_seconds if file.warm_up is None else file.warm_up,
+        warm_up_auto=file.warm_up is None,
+        ready=ready_to_core(file.ready),
+        health=health_to_core(file.health),
+        launch=launch_to_core(file.launch),
+        drain=drain_to_core(file.drain),
+        removal=removal_to_core(file.removal),
         priority=file.priority,
         starved=file.starved,
     )
@@ -357,9 +337,12 @@ def to_data(policy: Policy) -> dict[str, object]:
             "scale_out": _limits_data(behavior.scale_out),
             "scale_in": _limits_data(behavior.scale_in),
         },
-        "warm_up": write_duration(policy.warm_up_seconds),
-        "ready": {"agent": policy.ready.agent, "timeout": write_duration(policy.ready.timeout_seconds)},
-        "drain": {"deadline": write_duration(policy.drain.deadline_seconds)},
+        "warm_up": AUTO if policy.warm_up_auto else write_duration(policy.warm_up_seconds),
+        "ready": ready_data(policy.ready),
+        "health": health_data(policy.health),
+        "launch": launch_data(policy.launch),
+        "drain": drain_data(policy.drain),
+        "removal": removal_data(policy.removal),
         "priority": policy.priority,
         "starved": policy.starved.value,
     }

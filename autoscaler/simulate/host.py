@@ -97,6 +97,7 @@ class SimulatedHost:
         """The size of each image's disk; volumes are empty."""
         self.addresses = 250
         """The size of each network's DHCP range; leases end with their guests."""
+        self.silent: set[str] = set()
         self._machines: dict[str, _Machine] = {}
         self._accounted_at = clock.now()
         self._boots = 1
@@ -132,6 +133,19 @@ class SimulatedHost:
         """Do to an instance what an operator or a crash would."""
         self._account()
         self._machines[instance].domain = replace(self._machines[instance].domain, state=state)
+
+    def change(self, instance: str, **changes: object) -> None:
+        """Change what is listed of an instance: its name, or an I/O error that paused it."""
+        self._account()
+        self._machines[instance].domain = replace(self._machines[instance].domain, **changes)  # type: ignore[arg-type]
+
+    def forget(self, instance: str) -> None:
+        """Undefine an instance as an operator would: its volume stays."""
+        del self._machines[instance]
+
+    def silence(self, instance: str, *, silent: bool = True) -> None:
+        """Let an instance's agent say nothing."""
+        (self.silent.add if silent else self.silent.discard)(instance)
 
     def inventory(self) -> HostInventory:
         """List all domains."""
@@ -295,8 +309,12 @@ class SimulatedHost:
         )
 
     def _as_listed(self, machine: _Machine) -> Domain:
-        ours = self._ours(machine.domain.name) is not None and machine.domain.state is DomainState.RUNNING
-        answers = self._booted(machine, self._clock.now()) if ours else None
+        ownership = machine.domain.ownership
+        ours = ownership is not None and ownership.controller == self._controller
+        if not ours or machine.domain.state is not DomainState.RUNNING:
+            return replace(machine.domain, answers=None)
+        assert ownership is not None
+        answers = self._booted(machine, self._clock.now()) and ownership.instance not in self.silent
         return replace(machine.domain, answers=answers)
 
     def _account(self) -> None:

@@ -24,7 +24,7 @@ from autoscaler.core.observation import (
     Reserve,
 )
 from autoscaler.core.policy import Image, Machine, Policy, Size, Starved, TargetTracking
-from autoscaler.core.snapshot import InstanceState
+from autoscaler.core.transition import InstanceState
 from tests.support.plant import Plant
 
 MIB = 1024**2
@@ -73,7 +73,7 @@ def asking(name: str, drawn: tuple[Machine, int, int, int, int, int, bool]) -> A
         Instance(f"{name}-{n}", "local", READY if n < live else STOPPING, 0.0, float(n)) for n in range(live + stopping)
     )
     desired = max(low, live + more)
-    return Asking(policy, decided(name, live, desired), instances, acts)
+    return Asking(policy, decided(name, live, desired), instances, acts, desired - live)
 
 
 def decided(name: str, current: int, desired: int) -> Decision:
@@ -140,9 +140,13 @@ def _beyond(each: Asking, result: Admission) -> int:
 ROOM_FOR_THREE = HostCapacity("local", HostLimits(vcpus_per_core=1), cores=3)
 
 
+def wanting(asked: Asking, current: int, desired: int) -> Asking:
+    return replace(asked, decision=decided(asked.group, current, desired), lacking=max(0, desired - asked.live))
+
+
 def group(name: str, priority: int, live: int, desired: int, low: int = 1) -> Asking:
     one = asking(name, (Machine(), low, live, 0, 0, priority, True))
-    return replace(one, decision=decided(name, live, desired))
+    return wanting(one, live, desired)
 
 
 def holding(capacity: HostCapacity, *asked: Asking, preempted: dict[str, float] | None = None) -> Admission:
@@ -169,7 +173,7 @@ def test_a_lesser_group_gives_one_instance_a_minute_and_both_say_so() -> None:
 def test_one_that_leaves_is_waited_for_and_nobody_takes_its_place() -> None:
     shop = group("shop", 90, 1, 2)
     leaving = asking("batch", (Machine(), 1, 1, 1, 0, 10, True))
-    batch = replace(leaving, decision=decided("batch", 1, 2))
+    batch = wanting(leaving, 1, 2)
     freed = replace(ROOM_FOR_THREE, cores=2)
     result = holding(freed, shop, batch)
     assert (result.decisions["shop"].admitted, result.decisions["batch"].admitted) == (1, 1)
@@ -196,10 +200,26 @@ def test_a_clone_that_can_never_fit_keeps_nobody_waiting() -> None:
 
 
 def test_a_replacement_that_waits_is_not_forgotten() -> None:
-    lost = replace(group("web", 50, 1, 4), decision=decided("web", 4, 4))
+    lost = wanting(group("web", 50, 1, 4), 4, 4)
     result = holding(replace(ROOM_FOR_THREE, cores=1), lost)
     assert result.decisions["web"].admitted == 1
     assert result.remembered == {"web": 4}
+
+
+def test_a_replacement_beside_what_it_replaces_needs_room_and_costs_no_instance() -> None:
+    aged = replace(group("web", 50, 2, 2), lacking=1)
+    fits = holding(ROOM_FOR_THREE, aged)
+    assert (fits.decisions["web"].admitted, fits.clones["web"]) == (2, 1)
+    full = holding(replace(ROOM_FOR_THREE, cores=2), aged)
+    assert (full.decisions["web"].admitted, full.clones["web"]) == (2, 0)
+    assert codes(full, "web") == [ReasonCode.REFUSED_FOR_VCPUS]
+
+
+def test_what_is_protected_is_not_drained_for_others() -> None:
+    batch = group("batch", 10, 2, 2)
+    kept = replace(batch, instances=tuple(replace(i, protected=True) for i in batch.instances))
+    result = holding(ROOM_FOR_THREE, group("shop", 90, 1, 2), kept)
+    assert (result.decisions["batch"].admitted, result.preempted) == (2, {})
 
 
 def test_shadow_groups_take_nothing() -> None:

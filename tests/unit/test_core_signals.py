@@ -5,7 +5,7 @@ from autoscaler.core.memory import InstanceMemory, LoadSample
 from autoscaler.core.observation import Domain, DomainCounters, DomainState
 from autoscaler.core.policy import Across
 from autoscaler.core.signals import Load, Measured, Missing, Warming, group_sample, guest_cpu, member_loads
-from autoscaler.core.snapshot import InstanceState
+from autoscaler.core.transition import InstanceState
 
 
 def counters(

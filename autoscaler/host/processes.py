@@ -8,8 +8,6 @@ import psutil
 
 from autoscaler.core.observation import Consumer
 
-_TOLD = 3
-_LEAST_CORES = 0.05
 _QEMU = re.compile(r"qemu-(system-|kvm)|^kvm$")
 _GUEST = re.compile(r"(?:^|,)guest=((?:[^,]|,,)+)|^([^,=]+)")
 
@@ -21,12 +19,14 @@ class Greediest:
     only notes where they begin.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, told: int = 3, least_cores: float = 0.05) -> None:
+        self._told = told
+        self._least_cores = least_cores
         self._before: dict[tuple[int, float], float] = {}
         self._looked_at: float | None = None
 
     def look(self, busy: bool) -> tuple[Consumer, ...]:  # noqa: FBT001 - what there is to say
-        """Name the greediest three since the look before; empty where there was none, or nothing is to be told."""
+        """Name the greediest since the look before; empty where there was none, or nothing is to be told."""
         if not busy:
             self._before, self._looked_at = {}, None
             return ()
@@ -43,7 +43,7 @@ class Greediest:
             return ()
         # One that is new began to count at zero.
         cores = {key: (spent - before.get(key, 0.0)) / elapsed for key, spent in times.items()}
-        greedy = sorted((key for key in cores if cores[key] >= _LEAST_CORES), key=lambda key: -cores[key])[:_TOLD]
+        greedy = sorted((key for key in cores if cores[key] >= self._least_cores), key=lambda key: -cores[key])[: self._told]
         return tuple(_consumer(names[key], cores[key]) for key in greedy)
 
 

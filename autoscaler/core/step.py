@@ -1,7 +1,7 @@
 """One tick's thinking, as a pure function. The daemon, the dry run and the simulator all call this."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from autoscaler.core.action import Action, InFlight, Intent, IntentState
 from autoscaler.core.admission import Admission, Asking, admit
@@ -150,8 +150,8 @@ class _Seen:
     """How long those took that became ready now, from clone to ready."""
     decision: Decision | None = None
     """What was decided for it, once it was."""
-    scaled_out_before: float | None = None
-    """When it had scaled out last before that."""
+    before: GroupMemory = field(default_factory=GroupMemory)
+    """What was remembered before that."""
     clones: int = 0
     """How many clones its host was found to have room for."""
 
@@ -195,10 +195,10 @@ def _count(seen: _Seen, observation: Observation, memory: Memory) -> _Seen:
         return replace(seen, group=group, decision=replace(held, reasons=held.reasons + seen.reasons))
     group = take_in_loads(group, policy, serving(instances), observation, memory)
     current = group.admitted if group.admitted is not None else sum(instance.live for instance in instances)
-    scaled_out_before = group.scaled_out_at
+    before = group
     decision, group = decide_count(policy, group, current, observation)
     decision = replace(decision, reasons=decision.reasons + seen.reasons)
-    return replace(seen, group=group, decision=decision, scaled_out_before=scaled_out_before)
+    return replace(seen, group=group, decision=decision, before=before)
 
 
 def _granted(seen: _Seen, granted: Admission) -> _Seen:
@@ -211,7 +211,7 @@ def _granted(seen: _Seen, granted: Admission) -> _Seen:
     group = replace(
         seen.group,
         admitted=granted.remembered[seen.policy.group],
-        scaled_out_at=seen.scaled_out_before if refused else seen.group.scaled_out_at,
+        scaled_out_at=seen.before.scaled_out_at if refused else seen.group.scaled_out_at,
     )
     return replace(seen, group=group, decision=decision, clones=granted.clones[seen.policy.group])
 

@@ -9,10 +9,12 @@ from autoscaler.core.capacity import Resource
 from autoscaler.core.errors import HypervisorError
 from autoscaler.core.observation import (
     DomainCounters,
+    ExternalSample,
     HostCapacity,
     HostInventory,
     HostSample,
     Observation,
+    Probe,
     Unknown,
 )
 from autoscaler.core.policy import Wanted
@@ -22,7 +24,11 @@ log = structlog.get_logger(__name__)
 
 
 class Sampler:
-    """Reads all hosts: hypervisors by host name, and the load of those hosts whose kernel can be read."""
+    """Reads all hosts: hypervisors by host name, and the load of those hosts whose kernel can be read.
+
+    `external` gives, at once, the newest figures that were asked for over the network.
+    `probes` gives what is known of instances that are asked over the network, at once.
+    """
 
     def __init__(
         self,
@@ -30,11 +36,15 @@ class Sampler:
         host_loads: Mapping[str, Callable[[], HostSample]],
         interval_seconds: float,
         workers: int = 4,
+        external: Callable[[], Mapping[str, ExternalSample | Unknown]] = dict,
+        probes: Callable[[], Mapping[str, Probe]] = dict,
     ) -> None:
         self._hypervisors = hypervisors
         self._host_loads = host_loads
         self._interval_seconds = interval_seconds
         self._workers = workers
+        self._external = external
+        self._probes = probes
         self._complaints: dict[str, str] = {}
 
     def observe(self, at: float, metrics: frozenset[str], wanted: Wanted | None = None) -> Observation:
@@ -54,7 +64,16 @@ class Sampler:
                     listed = replace(listed, capacity=_capacity(host, hypervisor, wanted))
             inventory[host] = listed
         hosts = {host: _load(read) for host, read in self._host_loads.items()}
-        return Observation(at, self._interval_seconds, hosts, inventory, domains, workers=self._workers)
+        return Observation(
+            at,
+            self._interval_seconds,
+            hosts,
+            inventory,
+            domains,
+            workers=self._workers,
+            external=self._external(),
+            probes=self._probes(),
+        )
 
     def _counters(self, host: str, hypervisor: Hypervisor, metrics: frozenset[str]) -> Mapping[str, DomainCounters]:
         try:

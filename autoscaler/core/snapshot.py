@@ -175,4 +175,6 @@ class Snapshot:
     groups: tuple[GroupStatus, ...] = ()
     images: tuple[ImageLaunches, ...] = ()
     totals: Totals = field(default_factory=Totals)
+    webhooks: Mapping[str, int] = field(default_factory=dict)
+    """Webhooks' attempts and deliveries since the daemon's start, by what became of them."""
     room: tuple[HostRoom, ...] = ()

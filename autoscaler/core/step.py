@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from autoscaler.core.action import Action, InFlight, Intent, IntentState
 from autoscaler.core.admission import Admission, Asking, admit
+from autoscaler.core.behavior import note_change
 from autoscaler.core.capacity import Ledger
 from autoscaler.core.clock import set_back
 from autoscaler.core.count import decide_count, describe_inputs, take_in_loads
@@ -208,9 +209,11 @@ def _granted(seen: _Seen, granted: Admission) -> _Seen:
     assert seen.decision is not None
     decision = granted.decisions[seen.policy.group]
     refused = decision.admitted <= decision.current < seen.decision.admitted
+    remembered = granted.remembered[seen.policy.group]
     group = replace(
         seen.group,
-        admitted=granted.remembered[seen.policy.group],
+        admitted=remembered,
+        changes=note_change(seen.before, seen.policy, remembered - decision.current, decision.at),
         scaled_out_at=seen.before.scaled_out_at if refused else seen.group.scaled_out_at,
     )
     return replace(seen, group=group, decision=decision, clones=granted.clones[seen.policy.group])

@@ -305,4 +305,9 @@ FAMILIES: tuple[Family, ...] = (
         "Share of the last 10 s in which something on the host waited for the resource (kernel PSI).",
         _pressure,
     ),
+    Family(
+        "autoscaler_webhook_deliveries_total", "counter", ("result",),
+        "What became of webhooks: delivered, given_up or dropped, and each attempt that is to be retried.",
+        lambda snapshot: (((result,), count) for result, count in snapshot.webhooks.items()),
+    ),
 )  # fmt: skip

@@ -37,14 +37,16 @@ def _path(value: object) -> str:
     return value
 
 
-def _url(value: object) -> str:
+def read_url(value: object) -> str:
+    """Read an HTTP URL."""
     parts = urlsplit(value) if isinstance(value, str) and value.isprintable() else None
     if parts is None or parts.scheme not in {"http", "https"} or not parts.hostname:
         raise WrongValueError(f"must be a URL such as https://lb.example/drain, not {found(value)}")
     return str(value)
 
 
-def _argv(value: object) -> list[str]:
+def read_argv(value: object) -> list[str]:
+    """Read a program with its arguments."""
     if isinstance(value, str):
         raise WrongValueError(f"must be a list of words, as no shell reads it; write [{value}]")
     if not isinstance(value, list) or not value or not all(isinstance(word, str) for word in value):
@@ -116,8 +118,8 @@ class LaunchSection(Section):
 class HookSection(Section):
     """One thing to be done before an instance leaves."""
 
-    run: Annotated[list[str] | None, BeforeValidator(_argv)] = None
-    url: Annotated[str | None, BeforeValidator(_url)] = None
+    run: Annotated[list[str] | None, BeforeValidator(read_argv)] = None
+    url: Annotated[str | None, BeforeValidator(read_url)] = None
     deadline: Annotated[Duration, seconds(1, HOUR)] = duration(_HOOK.deadline_seconds)
     # It comes last, so that it can be held against the others: a key that is left out is not looked at.
     type: Annotated[HookKind, BeforeValidator(choice(HookKind))]

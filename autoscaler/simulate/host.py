@@ -18,12 +18,16 @@ from autoscaler.core.observation import (
     HostSample,
     Ownership,
     PoolRoom,
+    PoolSpace,
     Tenant,
 )
 from autoscaler.core.policy import Machine, Wanted
-from autoscaler.core.ports import VolumeRef
+from autoscaler.core.ports import GuestRun, VolumeRef
 
 _OFF = frozenset({DomainState.SHUTOFF, DomainState.CRASHED})
+_BYTES_PER_BUSY_SECOND = 1_000_000
+_BYTES_PER_OPERATION = 4096
+_POOL = PoolSpace(capacity_bytes=1 << 40, available_bytes=1 << 39)
 
 
 @dataclass(slots=True)
@@ -48,6 +52,8 @@ class Guest:
     boot_seconds: float = 4.0
     shutdown_seconds: float = 1.0
     """Time from the request to off; infinite for a guest that ignores it."""
+    memory_share: float = 0.5
+    """What a booted guest uses of its memory."""
 
 
 @dataclass(slots=True)
@@ -59,6 +65,9 @@ class _Machine:
     off_at: float | None = None
     vcpu_seconds: float = 0.0
     delay_seconds: float = 0.0
+    memory_bytes: int = 192 * 1024 * 1024
+    served_seconds: float = 0.0
+    """Busy time since it was started, of which disk and network counters follow."""
 
 
 class SimulatedHost:
@@ -95,9 +104,13 @@ class SimulatedHost:
         """The size of each pool."""
         self.image_bytes = 1 << 30
         """The size of each image's disk; volumes are empty."""
-        self.addresses = 250
+        self.dhcp_addresses = 250
         """The size of each network's DHCP range; leases end with their guests."""
+        self.ran: list[tuple[str, tuple[str, ...]]] = []
+        """The commands that were run in guests, oldest first."""
+        self._addressed_groups: frozenset[str] = frozenset()
         self.silent: set[str] = set()
+        self._watched_pools: frozenset[str] = frozenset()
         self._machines: dict[str, _Machine] = {}
         self._accounted_at = clock.now()
         self._boots = 1
@@ -151,17 +164,41 @@ class SimulatedHost:
         """List all domains."""
         self.fault("inventory")
         self._account()
-        return HostInventory(self._host, tuple(self._as_listed(machine) for machine in self._machines.values()))
+        return HostInventory(
+            self._host,
+            tuple(self._as_listed(machine) for machine in self._machines.values()),
+            dict.fromkeys(self._watched_pools, _POOL),
+        )
+
+    def watch_pools(self, pools: frozenset[str]) -> None:
+        """Tell the room of these pools from now on: each is large and half full, and there if it holds an image."""
+        self._watched_pools = pools & {pool for pool, _ in self.images}
+
+    def watch_addresses(self, groups: frozenset[str]) -> None:
+        """Tell the addresses of these groups' instances from now on."""
+        self._addressed_groups = groups
+
+    def addresses(self, instance: str) -> tuple[str, ...]:
+        """Give the one address of an instance that booted."""
+        machine = self._ours(instance)
+        return () if machine is None else self._as_listed(machine).addresses
+
+    def run_in_guest(self, instance: str, argv: tuple[str, ...], seconds: float) -> GuestRun:  # noqa: ARG002
+        """Note the command, which ends at once and well, in a guest that booted."""
+        self.fault("run_in_guest")
+        machine = self._ours(instance)
+        if machine is None or not self._booted(machine, self._clock.now()):
+            raise HypervisorError(HypervisorErrorKind.BUSY, f"the agent of {instance} does not answer")
+        self.ran.append((instance, argv))
+        return GuestRun(0)
 
     def counters(self, metrics: frozenset[str]) -> Mapping[str, DomainCounters]:  # noqa: ARG002 - they cost nothing
-        """Give the vCPU counters of running domains."""
+        """Give the counters of running domains: disk and network move with the time they are busy."""
         self.fault("counters")
         self._account()
         now = self._clock.now()
         return {
-            machine.domain.uuid: DomainCounters(
-                machine.domain.uuid, now, machine.machine.vcpus, machine.vcpu_seconds, machine.delay_seconds
-            )
+            machine.domain.uuid: self._counters(machine, now)
             for machine in self._machines.values()
             if machine.domain.state is DomainState.RUNNING
         }
@@ -203,7 +240,33 @@ class SimulatedHost:
             for machine in running
             if machine.machine.network == network and self._booted(machine, self._clock.now())
         ]
-        return AddressRoom(self.addresses, len(holders), tuple(sorted(_mac(machine.domain) for machine in holders)))
+        return AddressRoom(
+            self.dhcp_addresses, len(holders), tuple(sorted(_mac(machine.domain) for machine in holders))
+        )
+
+    def _counters(self, machine: _Machine, now: float) -> DomainCounters:
+        moved = int(machine.served_seconds * _BYTES_PER_BUSY_SECOND)
+        operations = moved // _BYTES_PER_OPERATION
+        told = self._booted(machine, now)
+        usable = machine.machine.memory_bytes * (1.0 - self.guest.memory_share)
+        return DomainCounters(
+            machine.domain.uuid,
+            now,
+            machine.machine.vcpus,
+            machine.vcpu_seconds,
+            machine.delay_seconds,
+            balloon_bytes=machine.machine.memory_bytes,
+            memory_usable_bytes=int(usable) if told else None,
+            memory_updated_at=now if told else None,
+            disk_read_bytes=moved,
+            disk_write_bytes=moved,
+            disk_read_ops=operations,
+            disk_write_ops=operations,
+            net_rx_bytes=moved,
+            net_tx_bytes=moved,
+            net_rx_packets=operations,
+            net_tx_packets=operations,
+        )
 
     def validate(self, clone: Clone) -> None:
         """Raise NOT_FOUND without the image, EXISTS where the name is taken."""
@@ -244,7 +307,8 @@ class SimulatedHost:
             raise HypervisorError(HypervisorErrorKind.NOT_FOUND, f"no domain {instance}")
         if machine.domain.state in _OFF:
             self._account()
-            machine.started_at, machine.off_at, machine.vcpu_seconds = self._clock.now(), None, 0.0
+            machine.started_at, machine.off_at = self._clock.now(), None
+            machine.vcpu_seconds, machine.served_seconds = 0.0, 0.0
             machine.domain = replace(machine.domain, state=DomainState.RUNNING, saved=False)
 
     def running(self, instance: str) -> bool | None:
@@ -315,7 +379,10 @@ class SimulatedHost:
             return replace(machine.domain, answers=None)
         assert ownership is not None
         answers = self._booted(machine, self._clock.now()) and ownership.instance not in self.silent
-        return replace(machine.domain, answers=answers)
+        addresses = machine.domain.addresses
+        if answers and ownership.group in self._addressed_groups:
+            addresses = addresses or (_address(machine),)
+        return replace(machine.domain, answers=answers, addresses=addresses)
 
     def _account(self) -> None:
         """Bring shutdowns and CPU time up to now."""
@@ -330,12 +397,19 @@ class SimulatedHost:
                 machine.delay_seconds += elapsed * self.steal
             serving = [machine for machine in booted if machine.domain.ownership is not None]
             for machine in serving:
-                machine.vcpu_seconds += elapsed * min(self.demand(self._accounted_at) / len(serving), 1.0)
+                busy = elapsed * min(self.demand(self._accounted_at) / len(serving), 1.0)
+                machine.vcpu_seconds += busy
+                machine.served_seconds += busy
             self._accounted_at = now
 
 
 def _mac(domain: Domain) -> str:
     return f"52:54:00:{domain.uuid[-6:-4]}:{domain.uuid[-4:-2]}:{domain.uuid[-2:]}"
+
+
+def _address(machine: _Machine) -> str:
+    """Derive an address, of those set aside for measurements, from the domain's UUID."""
+    return f"198.18.{int(machine.domain.uuid[:2], 16)}.{int(machine.domain.uuid[2:4], 16)}"
 
 
 def _uuid(name: str, controller: str) -> str:

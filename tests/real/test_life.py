@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import libvirt
-import psutil
 import pytest
 
 from autoscaler.core.snapshot import InstanceStatus, Snapshot
@@ -14,6 +13,7 @@ from autoscaler.core.transition import InstanceState, TransitionReason
 from autoscaler.store import Journal
 from tests.real.conftest import Pool
 from tests.support.daemon import DaemonProcess, domains, group_of
+from tests.support.private_libvirtd import PrivateLibvirtd
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
 
@@ -46,14 +46,6 @@ def done(daemon: DaemonProcess, *command: str) -> str:
     return result.stdout
 
 
-def emulator_of(uuid: str) -> int:
-    """Find the process of a domain's emulator by the UUID on its command line."""
-    for process in psutil.process_iter(["cmdline"]):
-        if uuid in (process.info["cmdline"] or []):
-            return process.pid
-    raise AssertionError(f"no emulator runs {uuid}")
-
-
 def two(daemon: DaemonProcess) -> tuple[str, str]:
     """Hold the group at two instances and name them, the older first."""
     daemon.start()
@@ -65,7 +57,7 @@ def two(daemon: DaemonProcess) -> tuple[str, str]:
 
 
 def test_protect_detach_attach_and_what_virsh_does(
-    daemon: DaemonProcess, libvirt_uri: str, virt: libvirt.virConnect
+    daemon: DaemonProcess, libvirt_uri: str, libvirtd: PrivateLibvirtd, virt: libvirt.virConnect
 ) -> None:
     daemon.write_policy(scaling=[])
     older, newer = two(daemon)
@@ -116,8 +108,7 @@ def test_protect_detach_attach_and_what_virsh_does(
     assert 'autoscaler_instance_transitions_total{group="web",to="removed"} 3.0' in daemon.metrics()
 
     (successor,) = daemon.until_ready(1)
-    uuid = virt.lookupByName(successor.instance).UUIDString()
-    os.kill(emulator_of(uuid), signal.SIGKILL)
+    os.kill(libvirtd.qemu_pid(successor.instance), signal.SIGKILL)
     daemon.until(lambda snapshot: named(snapshot, successor.instance) is None, 60, "the crashed one removed")
     assert ("failed", "crashed") in path(daemon, successor.instance)
     daemon.until_ready(1)

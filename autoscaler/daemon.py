@@ -20,10 +20,18 @@ from autoscaler.core.decision import Decision
 from autoscaler.core.errors import AutoscalerError, ControlError, StoreError
 from autoscaler.core.memory import Memory
 from autoscaler.core.observation import Change, HostInventory, Observation, Request
-from autoscaler.core.policy import Policy, addressed_groups, metrics_of, pools_of, queries_of
+from autoscaler.core.policy import Policy, addressed_groups, metrics_of, pools_of, queries_of, wanted_by
 from autoscaler.core.ports import Hypervisor
 from autoscaler.core.snapshot import GroupStatus, ReloadStatus, Snapshot, TickStatus, Totals
-from autoscaler.core.status import Finished, accumulate, group_statuses, host_statuses, image_launches, refuse_change
+from autoscaler.core.status import (
+    Finished,
+    accumulate,
+    group_statuses,
+    host_statuses,
+    image_launches,
+    refuse_change,
+    room_statuses,
+)
 from autoscaler.core.step import step
 from autoscaler.executor import Executor
 from autoscaler.exporter.collector import make_registry
@@ -47,8 +55,8 @@ log = structlog.get_logger(__name__)
 
 _ACTIONS_DEADLINE_SECONDS = 15.0
 _TICK_DEADLINE_SECONDS = 5.0
-_HOST_DEADLINES_SECONDS = 20.0
-"""How long a tick may wait for one host: to list its domains, and to give their counters."""
+_HOST_DEADLINES_SECONDS = 25.0
+"""How long a tick may wait for one host: to list its domains, give their counters, and tell what it has to give."""
 _COMMIT_DEADLINES_SECONDS = 10.0
 """How long a tick may wait for a journal that somebody else locks: to commit, and to keep it in order."""
 _SIGNAL_POLL_SECONDS = 0.5
@@ -294,7 +302,7 @@ class Daemon:
         self._number += 1
         self._look_for(policies)
         try:
-            observation = self._world.observe(at, metrics_of(policies))
+            observation = self._world.observe(at, metrics_of(policies), wanted_by(policies))
             observation = replace(observation, schedules=self._calendar.states(policies, at))
             result = step(policies, observation, self._memory)
             record = TickRecord(
@@ -355,6 +363,7 @@ class Daemon:
             last_success_at=tick.at,
             hosts=host_statuses(finished.observation),
             groups=group_statuses(finished),
+            room=room_statuses(finished),
             webhooks=self._webhooks.counts(),
             images=image_launches(finished),
             totals=replace(totals, ticks=totals.ticks.add(tick.duration_seconds)),
@@ -382,8 +391,10 @@ class Daemon:
         before: dict[str, GroupStatus] = {status.group: status for status in self._snapshot.groups}
         for decision in finished.result.decisions:
             codes = [reason.code.value for reason in decision.reasons]
-            self._chronicle.scaled(decision)
-            if decision.admitted != decision.current:
+            known = before.get(decision.group)
+            previous = known.decision if known is not None else None
+            if decision.admitted != decision.current and (previous is None or decision.admitted != previous.admitted):
+                self._chronicle.scaled(decision)
                 log.info(
                     "group scaled",
                     group=decision.group,
@@ -393,8 +404,6 @@ class Daemon:
                     reasons=codes or [wish.reason.code.value for wish in decision.recommendations],
                 )
                 continue
-            known = before.get(decision.group)
-            previous = known.decision if known is not None else None
             if codes != ([reason.code.value for reason in previous.reasons] if previous is not None else []):
                 log.info("decision changed", group=decision.group, admitted=decision.admitted, reasons=codes)
 
@@ -442,6 +451,7 @@ def _hypervisors(config: Config, journal: Journal, wake: Callable[[], None]) -> 
             recall=journal.recall,
             remember=journal.remember,
             on_change=wake,
+            limits=host.limits,
         )
         for name, host in config.hosts.items()
     }

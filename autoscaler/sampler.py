@@ -1,19 +1,23 @@
 """Assembles what one tick may know of hosts and guests. What fails to answer becomes `Unknown`, never empty."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import structlog
 
+from autoscaler.core.capacity import Resource
 from autoscaler.core.errors import HypervisorError
 from autoscaler.core.observation import (
     DomainCounters,
     ExternalSample,
+    HostCapacity,
     HostInventory,
     HostSample,
     Observation,
     Probe,
     Unknown,
 )
+from autoscaler.core.policy import Wanted
 from autoscaler.core.ports import Sight
 
 log = structlog.get_logger(__name__)
@@ -43,17 +47,22 @@ class Sampler:
         self._probes = probes
         self._complaints: dict[str, str] = {}
 
-    def observe(self, at: float, metrics: frozenset[str]) -> Observation:
-        """Read everything once, of the counters what these metrics are made of.
+    def observe(self, at: float, metrics: frozenset[str], wanted: Wanted | None = None) -> Observation:
+        """Read everything once: of the counters what these metrics are made of, and what the hosts have to give.
+
+        Without `wanted`, what the hosts have to give is not asked for.
 
         Never raises for a host that does not answer; what it lacks is said in its place.
         """
         inventory: dict[str, HostInventory | Unknown] = {}
         domains: dict[str, DomainCounters] = {}
         for host, hypervisor in self._hypervisors.items():
-            inventory[host] = _inventory(hypervisor)
-            if isinstance(inventory[host], HostInventory):
+            listed = _inventory(hypervisor)
+            if isinstance(listed, HostInventory):
                 domains |= self._counters(host, hypervisor, metrics)
+                if wanted is not None:
+                    listed = replace(listed, capacity=_capacity(host, hypervisor, wanted))
+            inventory[host] = listed
         hosts = {host: _load(read) for host, read in self._host_loads.items()}
         return Observation(
             at,
@@ -84,6 +93,14 @@ def _inventory(hypervisor: Sight) -> HostInventory | Unknown:
         return hypervisor.inventory()
     except HypervisorError as error:
         return Unknown(str(error))
+
+
+def _capacity(host: str, hypervisor: Sight, wanted: Wanted) -> HostCapacity:
+    """Read what a host has to give; where it does not tell, nothing is cloned there."""
+    try:
+        return hypervisor.capacity(wanted)
+    except HypervisorError as error:
+        return HostCapacity(host, unread={Resource.MEMORY.value: str(error), Resource.VCPUS.value: str(error)})
 
 
 def _load(read: Callable[[], HostSample]) -> HostSample | Unknown:

@@ -7,6 +7,7 @@ from typing import Protocol
 from autoscaler.core.action import Action, InFlight, Intent
 from autoscaler.core.leftovers import find_leftovers
 from autoscaler.core.observation import HostInventory, Observation
+from autoscaler.core.policy import Wanted
 from autoscaler.sampler import Sampler
 from autoscaler.store import Journal, TickRecord
 
@@ -38,8 +39,8 @@ class World:
         self._journal = journal
         self._workers = workers
 
-    def observe(self, at: float, metrics: frozenset[str]) -> Observation:
-        """Read everything one step may know; of the counters, what these metrics are made of.
+    def observe(self, at: float, metrics: frozenset[str], wanted: Wanted | None = None) -> Observation:
+        """Read everything one step may know: the counters that these metrics are made of, the room that is wanted.
 
         Raises StoreError when the journal cannot be read.
 
@@ -47,7 +48,7 @@ class World:
         and counted once; the other way round it would be seen nowhere and done again.
         """
         pending = self._journal.pending()
-        seen = self._sampler.observe(at, metrics)
+        seen = self._sampler.observe(at, metrics, wanted)
         seen = replace(seen, in_flight=pending.in_flight, outcomes=pending.outcomes, requests=pending.requests)
         return replace(
             seen,

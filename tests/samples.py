@@ -2,17 +2,21 @@
 
 from dataclasses import replace
 
+from autoscaler.core.capacity import AVAILABLE, Account, Key, Ledger, Resource
 from autoscaler.core.decision import Decision, Input, Parameter, Reason, ReasonCode, Recommendation
 from autoscaler.core.memory import Override
-from autoscaler.core.observation import HostSample
+from autoscaler.core.observation import Consumer, HostSample
 from autoscaler.core.policy import Mode, Size
 from autoscaler.core.snapshot import (
     Durations,
+    GroupRoom,
     GroupStatus,
     GroupTotals,
+    HostRoom,
     HostStatus,
     ImageLaunches,
     InstanceStatus,
+    Portion,
     ReloadStatus,
     Snapshot,
     TickStatus,
@@ -111,6 +115,31 @@ OLD = GroupStatus(
     instances=(InstanceStatus("old-1", "far", InstanceState.READY, NOW - 86400 * 3, load=0.01),),
 )
 
+_WEB_NEED = (
+    Portion(Key(Resource.MEMORY), 1162 * 2**20),
+    Portion(Key(Resource.VCPUS), 1),
+    Portion(Key(Resource.POOL_SPACE, "default"), 10 * 2**30),
+    Portion(Key(Resource.ADDRESSES, "default"), 1),
+)
+ROOM = HostRoom(
+    Ledger(
+        "local",
+        (
+            Account(Key(Resource.MEMORY), 8 << 30, 1 << 30, 4520 * 2**20, 3 << 30),
+            Account(Key(Resource.MEMORY, AVAILABLE), 5 << 30, 1 << 30, 1162 * 2**20),
+            Account(Key(Resource.HUGEPAGES), 0, 0, 0, 0),
+            Account(Key(Resource.VCPUS), 32, 0, 6, 2),
+            Account(Key(Resource.POOL_SPACE, "default"), 40 << 30, 0, 30208 * 2**20, 10 << 30),
+            Account(Key(Resource.ADDRESSES, "default"), 253, 0, 5, 4),
+        ),
+    ),
+    3 << 30,
+    (GroupRoom("db", 1, 2, _WEB_NEED[:2]), GroupRoom("web", 4, 4, _WEB_NEED)),
+    (Consumer("ffmpeg", 4242, 0.93), Consumer("web-1", 77, 0.52, guest=True)),
+    4 << 30,
+    300 << 20,
+)
+
 SNAPSHOT = Snapshot(
     version="0.1.0",
     controller="11111111-2222-3333-4444-555555555555",
@@ -139,6 +168,7 @@ SNAPSHOT = Snapshot(
         ticks=Durations().add(0.21).add(0.19),
         tick_failures=1,
     ),
+    room=(ROOM,),
     webhooks={"delivered": 3, "retried": 2, "given_up": 0, "dropped": 0},
 )
 

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from autoscaler import config
 from autoscaler.cli import arguments
+from autoscaler.cli.hosts import foresee, hosts_data, show_hosts
 from autoscaler.cli.images import image
 from autoscaler.cli.output import console
 from autoscaler.cli.show_decision import show_decision
@@ -189,6 +190,43 @@ def status(ctx: click.Context, as_json: bool) -> None:
         _print_json(data)
     else:
         show_status(console(), decode(data, Snapshot), time.time())
+
+
+@main.command()
+@json_option
+@config_option
+@click.pass_context
+def hosts(ctx: click.Context, as_json: bool) -> None:
+    """Show what each host has, what is committed, and what still fits.
+
+    Example: autoscaler hosts
+    """
+    rooms = decode(ask(ctx, "status"), Snapshot).room
+    if as_json:
+        _print_json(hosts_data(rooms))
+    else:
+        show_hosts(console(), rooms)
+
+
+@main.command()
+@click.argument("group")
+@click.option("--to", metavar="N", type=click.IntRange(1, 1000), required=True, help="The number of instances.")
+@json_option
+@config_option
+@click.pass_context
+def capacity(ctx: click.Context, group: str, to: int, as_json: bool) -> None:
+    """Say whether N instances of a group would fit.
+
+    Asks for what there is now, and starts nothing. Ends with 1 if they do not.
+
+    Example: autoscaler capacity web --to 8
+    """
+    answer = foresee(decode(ask(ctx, "status"), Snapshot).room, group, to)
+    if as_json:
+        _print_json(encode(answer))
+    else:
+        click.echo(answer.sentence)
+    ctx.exit(0 if answer.fits else 1)
 
 
 @main.command()

@@ -15,7 +15,8 @@ def set_back(memory: Memory, at: float) -> tuple[Memory, float]:
     seconds = memory.at - at
     groups = {name: _shift(group, seconds) for name, group in memory.groups.items()}
     leftovers = {key: began - seconds for key, began in memory.leftovers.items()}
-    return replace(memory, at=at, groups=groups, leftovers=leftovers), seconds
+    preempted = {host: when - seconds for host, when in memory.preempted.items()}
+    return replace(memory, at=at, groups=groups, leftovers=leftovers, preempted=preempted), seconds
 
 
 def _shift(group: GroupMemory, seconds: float) -> GroupMemory:

@@ -158,3 +158,5 @@ class Memory:
     """Per image, how many seconds its last launches took from clone to ready, oldest first."""
     leftovers: Mapping[str, float] = field(default_factory=dict)
     """Since when each instance has been left over, by `HOST/INSTANCE`."""
+    preempted: Mapping[str, float] = field(default_factory=dict)
+    """When an instance was last drained for a more urgent group, by host."""

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from autoscaler.core.action import Clone
-from autoscaler.core.observation import DomainCounters, HostInventory, Ownership
+from autoscaler.core.observation import DomainCounters, HostCapacity, HostInventory, Ownership
+from autoscaler.core.policy import Wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,10 @@ class Sight(Protocol):
 
     def counters(self, metrics: frozenset[str]) -> Mapping[str, DomainCounters]:
         """Raw counters of every running domain, by UUID, as far as these metrics are made of them."""
+        ...
+
+    def capacity(self, wanted: Wanted) -> HostCapacity:
+        """Tell what the host has to give and who takes it; of pools and networks, the wanted ones."""
         ...
 
 

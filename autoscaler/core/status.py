@@ -5,19 +5,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from autoscaler.core.action import Clone, InFlight, Intent, IntentState, Outcome, Remove
+from autoscaler.core.capacity import need_of
 from autoscaler.core.decision import Decision, ReasonCode
 from autoscaler.core.errors import ControlError
 from autoscaler.core.instances import Instance, ownerships
 from autoscaler.core.launches import image_name, quantile
 from autoscaler.core.memory import GroupMemory, Memory
-from autoscaler.core.observation import Change, HostSample, Observation, Probe, Unknown
+from autoscaler.core.observation import Change, HostCapacity, HostInventory, HostSample, Observation, Probe, Unknown
 from autoscaler.core.policy import Policy, stand_in
 from autoscaler.core.snapshot import (
+    GroupRoom,
     GroupStatus,
     GroupTotals,
+    HostRoom,
     HostStatus,
     ImageLaunches,
     InstanceStatus,
+    Portion,
     Snapshot,
     Totals,
 )
@@ -37,8 +41,7 @@ class Finished:
 
 def group_statuses(finished: Finished) -> tuple[GroupStatus, ...]:
     """List every group that has a policy, and every one that has instances without a policy; sorted by name."""
-    begun = tuple(InFlight(intent, IntentState.OPEN) for intent in finished.intents)
-    observation = replace(finished.observation, in_flight=finished.observation.in_flight + begun)
+    observation = _with_begun(finished)
     memory = finished.result.memory
     decisions = {decision.group: decision for decision in finished.result.decisions}
     statuses = [
@@ -77,6 +80,43 @@ def host_statuses(observation: Observation) -> tuple[HostStatus, ...]:
         sample = observation.hosts.get(host)
         statuses.append(HostStatus(host, why is None, why, sample if isinstance(sample, HostSample) else None))
     return tuple(statuses)
+
+
+def room_statuses(finished: Finished) -> tuple[HostRoom, ...]:
+    """Show the ledger of every host, with what one more of each group would take of it."""
+    rooms = []
+    for ledger in finished.result.ledgers:
+        inventory = finished.observation.inventory[ledger.host]
+        assert isinstance(inventory, HostInventory)
+        assert inventory.capacity is not None
+        told = finished.observation.hosts.get(ledger.host)
+        sample = told if isinstance(told, HostSample) else None
+        rooms.append(
+            HostRoom(
+                ledger,
+                sum(tenant.balloon_bytes or tenant.memory_bytes or 0 for tenant in inventory.capacity.tenants),
+                tuple(_group_room(policy, inventory.capacity, finished) for policy in _on(ledger.host, finished)),
+                sample.top if sample is not None else (),
+                sample.swap_total_bytes if sample is not None else None,
+                sample.swap_used_bytes if sample is not None else None,
+            )
+        )
+    return tuple(rooms)
+
+
+def _on(host: str, finished: Finished) -> list[Policy]:
+    return sorted((policy for policy in finished.policies if policy.host == host), key=lambda policy: policy.group)
+
+
+def _group_room(policy: Policy, capacity: HostCapacity, finished: Finished) -> GroupRoom:
+    live = sum(i.live for i in group_instances(policy, _with_begun(finished), finished.result.memory))
+    need = need_of(policy.machine, policy.image, capacity)
+    return GroupRoom(policy.group, live, policy.size.max, tuple(Portion(k, amount) for k, amount in need.items()))
+
+
+def _with_begun(finished: Finished) -> Observation:
+    begun = tuple(InFlight(intent, IntentState.OPEN) for intent in finished.intents)
+    return replace(finished.observation, in_flight=finished.observation.in_flight + begun)
 
 
 def accumulate(totals: Totals, finished: Finished) -> Totals:

@@ -27,6 +27,7 @@ from autoscaler.core.policy import (
     Rate,
     Select,
     Size,
+    Starved,
 )
 from autoscaler.policy import scaling
 from autoscaler.policy.fields import (
@@ -110,6 +111,7 @@ class MachineSection(Section):
     )
     network: Name = _DEFAULT.machine.network
     accelerator: Annotated[Accelerator, BeforeValidator(choice(Accelerator))] = _DEFAULT.machine.accelerator
+    hugepages: Flag = _DEFAULT.machine.hugepages
 
 
 class SizeSection(Section):
@@ -222,6 +224,8 @@ class PolicyFile(Section):
     launch: LaunchSection = Field(default_factory=LaunchSection)
     drain: DrainSection = Field(default_factory=DrainSection)
     removal: RemovalSection = Field(default_factory=RemovalSection)
+    priority: Annotated[Whole, counted(0, 100)] = _DEFAULT.priority
+    starved: Annotated[Starved, BeforeValidator(choice(Starved))] = _DEFAULT.starved
     traffic: TrafficSection | None = None
 
     @field_validator("hosts", mode="before")
@@ -286,6 +290,7 @@ def to_core(file: PolicyFile) -> Policy:
             memory_bytes=file.machine.memory,
             network=file.machine.network,
             accelerator=file.machine.accelerator,
+            hugepages=file.machine.hugepages,
         ),
         scaling=tuple(entry.to_core(file.image.pool) for entry in file.scaling),
         behavior=Behavior(
@@ -301,6 +306,8 @@ def to_core(file: PolicyFile) -> Policy:
         launch=launch_to_core(file.launch),
         drain=drain_to_core(file.drain),
         removal=removal_to_core(file.removal),
+        priority=file.priority,
+        starved=file.starved,
         traffic=traffic_to_core(file.traffic),
     )
 
@@ -330,6 +337,7 @@ def to_data(policy: Policy) -> dict[str, object]:
             "memory": write_size(machine.memory_bytes),
             "network": machine.network,
             "accelerator": machine.accelerator.value,
+            "hugepages": machine.hugepages,
         },
         "size": {"min": policy.size.min, "max": policy.size.max},
         "scaling": [scaling.to_data(entry) for entry in policy.scaling],
@@ -345,6 +353,8 @@ def to_data(policy: Policy) -> dict[str, object]:
         "launch": launch_data(policy.launch),
         "drain": drain_data(policy.drain),
         "removal": removal_data(policy.removal),
+        "priority": policy.priority,
+        "starved": policy.starved.value,
         **({} if policy.traffic is None else {"traffic": traffic_data(policy.traffic)}),
     }
 

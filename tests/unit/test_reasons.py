@@ -99,6 +99,32 @@ EXAMPLES: dict[ReasonCode, dict[str, Parameter]] = {
     ReasonCode.UNDEFINED_BY_SOMEBODY: {"instance": "web-7"},
     ReasonCode.UNREACHABLE_INSTANCES: {"host": "rack7", "count": 2},
     ReasonCode.CLOCK_SET_BACK: {"seconds": 3600.0},
+    ReasonCode.REFUSED_FOR_MEMORY: {"refused": 2, "host": "local", "need_bytes": 344457216, "have_bytes": 104857600},
+    ReasonCode.REFUSED_FOR_VCPUS: {"refused": 1, "host": "local", "need": 4, "have": 3},
+    ReasonCode.REFUSED_FOR_HUGEPAGES: {"refused": 1, "host": "local", "need_bytes": 2147483648, "have_bytes": 0},
+    ReasonCode.REFUSED_FOR_POOL_SPACE: {
+        "refused": 1,
+        "host": "local",
+        "name": "default",
+        "need_bytes": 10737418240,
+        "have_bytes": 4831838208,
+    },
+    ReasonCode.REFUSED_FOR_ADDRESSES: {"refused": 3, "host": "local", "name": "default", "need": 1, "have": 0},
+    ReasonCode.REFUSED_FOR_PRESSURE: {"refused": 1, "host": "local", "load": 0.31, "limit": 0.2},
+    ReasonCode.REFUSED_FOR_UNREAD_CAPACITY: {
+        "refused": 1,
+        "host": "local",
+        "resource": "pool_space default",
+        "why": "the storage driver does not answer",
+    },
+    ReasonCode.YIELDS_TO_GROUP: {"group": "shop", "priority": 90, "host": "local", "resource": "memory", "drained": 1},
+    ReasonCode.TAKES_ROOM_FROM: {"group": "batch", "priority": 10, "host": "local", "resource": "memory"},
+    ReasonCode.STARVED: {
+        "steal": 0.52,
+        "wanted": 3,
+        "culprits": "yes (pid 4242) 0.9 cores, guest db (pid 7) 0.4 cores",
+    },
+    ReasonCode.ACTS_THOUGH_STARVED: {"steal": 0.52, "wanted": 3, "culprits": "yes (pid 4242) 0.9 cores"},
 }
 
 

@@ -1,6 +1,6 @@
 """Published algorithms, to be measured against on the same plant. Each is a plain function that makes a controller.
 
-The bounds are applied to all alike by `bounded`. Where a source polls more slowly than the simulation steps, it is asked
+The bounds are applied to all alike by `bounded`. Where a source polls more slowly than the simulation steps, it acts
 at its own pace.
 """
 

@@ -38,7 +38,7 @@ class Measures:
     tau_over: float
     """τO: percent of time with s > d."""
     upsilon: float
-    """υ: 100/(T - t1) Σ min(|sgn Δs - sgn Δd|, 1) Δt."""
+    """Instability: 100/(T - t1) Σ min(|sgn Δs - sgn Δd|, 1) Δt."""
     changes: int
     """How often the count was changed."""
 
@@ -56,7 +56,7 @@ def measure(scenario: Scenario, course: Course) -> Measures:
     under = sum(s < d for s, d in zip(ready, needed, strict=True))
     return Measures(
         above_line=under / steps,
-        saturated=sum(0 < busy and busy >= s for busy, s in zip(scenario.demand, ready, strict=True)) / steps,
+        saturated=sum(busy > 0 and busy >= s for busy, s in zip(scenario.demand, ready, strict=True)) / steps,
         instance_hours=hours,
         cost=hours / oracle_hours if oracle_hours else (1.0 if not hours else float("inf")),
         theta_under=100 / steps * sum(max(d - s, 0) / max(d, 1) for s, d in zip(ready, needed, strict=True)),

@@ -119,7 +119,9 @@ def replay(
     finally:
         journal.close()
     if not recording.ticks:
-        raise RecordingError(f"{state_dir}: the journal holds no ticks that could be decided again; ticks are kept 24 h")
+        raise RecordingError(
+            f"{state_dir}: the journal holds no ticks that could be decided again; ticks are kept 24 h"
+        )
     return recording
 
 

@@ -115,9 +115,7 @@ class OwnPolicy:
     def __call__(self, seen: Seen) -> int:
         """Decide."""
         load = EvenLoad(seen.load or 0.0, seen.ready - seen.warming, seen.warming)
-        self.decision, self._memory = decide_on_load(
-            self._policy, self._memory, load, seen.at, self._interval_seconds
-        )
+        self.decision, self._memory = decide_on_load(self._policy, self._memory, load, seen.at, self._interval_seconds)
         return self.decision.admitted
 
     def why(self) -> tuple[Reason, ...]:

@@ -1,15 +1,15 @@
 """Sets published algorithms beside a policy: at their defaults, and at the target that serves them best."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from autoscaler.core.policy import Policy, TargetTracking
 from autoscaler.simulate.baselines import ALGORITHMS, oracle, static, static_counts
 from autoscaler.simulate.measures import WITHIN, Measures, measure
-from autoscaler.simulate.rehearsal import Course, Progress, Scenario, rehearse, rehearse_policy
+from autoscaler.simulate.rehearsal import Progress, Scenario, rehearse, rehearse_policy
 
-TARGETS = tuple(percent / 100 for percent in range(20, 71, 5))
-"""The targets that are tried, as fractions of one instance's capacity."""
+TARGETS = range(20, 71, 5)
+"""The targets that are tried first, in percent of one instance's capacity; then points above the best."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +34,6 @@ class Row:
     entries: tuple[Entry, ...]
 
 
-Run = Callable[[float], Course]
-
-
 def contest(scenario: Scenario, name: str, within: float = WITHIN, progress: Progress = lambda _steps: None) -> Row:
     """Try one published algorithm at its default and at all targets; `name` is one of `baselines.NAMES`."""
     if name == "oracle":
@@ -47,49 +44,70 @@ def contest(scenario: Scenario, name: str, within: float = WITHIN, progress: Pro
         entries = [
             Entry(name, f"{count}", measure(scenario, rehearse(scenario, static(count), progress))) for count in counts
         ]
-        return _row(name, entries[0], entries, within)
+        return Row(name, entries[0], best_of(entries, within), tuple(entries))
     algorithm = ALGORITHMS[name]
-    entries = []
-    for target in sorted({*TARGETS, algorithm.default_target}):
-        course = rehearse(scenario, algorithm.make(target, scenario.size), progress)
-        entries.append(Entry(name, f"{target:.0%}", measure(scenario, course)))
-    default = next(entry for entry in entries if entry.setting == f"{algorithm.default_target:.0%}")
-    # A target outside the range that is tried counts as a default only.
-    return _row(name, default, [e for e in entries if e.setting in {f"{target:.0%}" for target in TARGETS}], within)
+
+    def attempt(percent: int) -> Entry:
+        course = rehearse(scenario, algorithm.make(percent / 100, scenario.size), progress)
+        return Entry(name, f"{percent}%", measure(scenario, course))
+
+    entries = refined([attempt(percent) for percent in TARGETS], attempt, within)
+    default = attempt(round(algorithm.default_target * 100))
+    return Row(name, default, best_of(entries, within), tuple(entries))
 
 
 def contest_policy(
     scenario: Scenario, policy: Policy, within: float = WITHIN, progress: Progress = lambda _steps: None
 ) -> Row:
-    """Try a policy as it is, and its target tracking from the highest target down to the first that keeps the line.
+    """Try a policy as it is, and its target tracking at the highest target that keeps the line.
 
-    A lower target costs more, so that one is its best.
+    A lower target costs more, so the range of targets is halved again and again instead of tried out.
     """
     name = policy.group
+
+    def attempt(percent: int) -> Entry:
+        course = rehearse_policy(scenario, retargeted(policy, percent / 100), progress)
+        return Entry(name, f"{percent}%", measure(scenario, course))
+
     default = Entry(name, "as is", measure(scenario, rehearse_policy(scenario, policy, progress)))
     entries = [default]
-    for target, tuned in retargeted(policy, sorted(TARGETS, reverse=True)):
-        course = rehearse_policy(scenario, tuned, progress)
-        entries.append(Entry(name, f"{target:.0%}", measure(scenario, course)))
-        if entries[-1].measures.keeps(within):
-            break
-    return _row(name, default, entries, within)
-
-
-def retargeted(policy: Policy, targets: Sequence[float] = TARGETS) -> Iterator[tuple[float, Policy]]:
-    """Yield the policy with every target tracking at each target; nothing where it has none."""
-    if not any(isinstance(strategy, TargetTracking) for strategy in policy.scaling):
-        return
-    for target in targets:
-        scaling = tuple(
-            replace(strategy, target=target) if isinstance(strategy, TargetTracking) else strategy
-            for strategy in policy.scaling
-        )
-        yield target, replace(policy, scaling=scaling)
-
-
-def _row(name: str, default: Entry, entries: Sequence[Entry], within: float) -> Row:
+    if any(isinstance(strategy, TargetTracking) for strategy in policy.scaling):
+        entries += refined(_halved(attempt, within), attempt, within)
     return Row(name, default, best_of(entries, within), tuple(entries))
+
+
+def retargeted(policy: Policy, target: float) -> Policy:
+    """Give the policy with every target tracking at this target, a fraction of one instance's capacity."""
+    scaling = tuple(
+        replace(strategy, target=target) if isinstance(strategy, TargetTracking) else strategy
+        for strategy in policy.scaling
+    )
+    return replace(policy, scaling=scaling)
+
+
+def _halved(attempt: Callable[[int], Entry], within: float) -> list[Entry]:
+    """Find the highest of the targets that keeps the line, if it is kept below it and not above."""
+    entries: list[Entry] = []
+    low, high = 0, len(TARGETS)
+    while low < high:
+        middle = (low + high) // 2
+        entries.append(attempt(TARGETS[middle]))
+        low, high = (middle + 1, high) if entries[-1].measures.keeps(within) else (low, middle)
+    return entries
+
+
+def refined(entries: list[Entry], attempt: Callable[[int], Entry], within: float) -> list[Entry]:
+    """Go on from the best entry in single points, up to the next of the targets, while the line is kept."""
+    best = best_of(entries, within)
+    if not best.measures.keeps(within):
+        return entries
+    percent = int(best.setting.removesuffix("%"))
+    finer: list[Entry] = []
+    for higher in range(percent + 1, min(percent + TARGETS.step, TARGETS.stop)):
+        finer.append(attempt(higher))
+        if not finer[-1].measures.keeps(within):
+            break
+    return entries + finer
 
 
 def best_of(entries: Sequence[Entry], within: float = WITHIN) -> Entry:

@@ -160,7 +160,7 @@ def _section(result: Result) -> str:
     lines += [f"Steps of {trace.step_seconds:g} s; judged in {result.seconds:.0f} s.", ""]
     lines += [f"![{trace.name}](elasticity/{trace.name}.svg)", ""]
     lines += [
-        "| algorithm | as it comes | above line | cost | at best | above line | cost | θU | θO | instability | changes | keeps |"
+        "| algorithm | as it comes | above | cost | at best | above | cost | θU | θO | instability | changes | keeps |"
     ]
     lines += ["|---|---|---|---|---|---|---|---|---|---|---|---|"]
     for row in ordered(result.rows):

@@ -113,6 +113,8 @@ def replay(
             if recording.difference is None:
                 recording.difference = _compare(tick, result)
             launches.take_in(result, tick.observation.at, recording.boot_delays)
+            for policy in tick.policies:
+                recording.groups.setdefault(policy.group, GroupRecording())
             if since is None or tick.observation.at >= since:
                 _take_in_loads(recording, tick, result.memory.groups)
             progress(1)
@@ -159,7 +161,7 @@ def _brief(group: str, decision: Decision | None) -> str:
 def _take_in_loads(recording: Recording, tick: ReplayTick, groups: Mapping[str, GroupMemory]) -> None:
     at = tick.observation.at
     for policy in tick.policies:
-        recorded = recording.groups.setdefault(policy.group, GroupRecording())
+        recorded = recording.groups[policy.group]
         memory = groups.get(policy.group, GroupMemory())
         newest = [
             (strategy.across, memory.samples[strategy.series][-1])

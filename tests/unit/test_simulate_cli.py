@@ -119,8 +119,20 @@ def test_json_and_page(place: Path) -> None:
 
 
 def test_chance_is_seeded(place: Path) -> None:
-    words = ("simulate", "--policy", "web.yaml", "--load", "load.csv", "--failures", "40%", "--slow-boots")
-    words = (*words, "--hosts-capacity", "6", "--json", "-", "--seed")
+    plant = ("--failures", "40%", "--slow-boots")
+    words = (
+        "simulate",
+        "--policy",
+        "web.yaml",
+        "--load",
+        "load.csv",
+        *plant,
+        "--hosts-capacity",
+        "6",
+        "--json",
+        "-",
+        "--seed",
+    )
     first, again, other = (run(*words, seed).stdout for seed in ("1", "1", "3"))
     assert first == again != other
     assert max(json.loads(first)["ready"]) <= 6

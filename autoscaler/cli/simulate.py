@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from autoscaler import config
 from autoscaler.cli import arguments
-from autoscaler.cli.main import config_option
+from autoscaler.cli.main import config_option, json_option
 from autoscaler.cli.show_simulation import show_contest, show_rehearsals
 from autoscaler.core.errors import AutoscalerError, PolicyError
 from autoscaler.core.policy import Policy
@@ -76,7 +76,14 @@ def _names(_: click.Context, __: click.Parameter, value: str | None) -> tuple[st
     metavar="DURATION|measured",
     help="From asking for an instance to its being ready; measured: as the recording's launches took.",
 )
-@click.option("--step", default="15s", show_default=True, callback=arguments.duration, metavar="DURATION")
+@click.option(
+    "--step",
+    default="15s",
+    show_default=True,
+    callback=arguments.duration,
+    metavar="DURATION",
+    help="Between decisions.",
+)
 @click.option(
     "--line",
     default="70%",
@@ -113,11 +120,11 @@ def simulate(
     recording: Path | None,
     **options: Any,
 ) -> None:
-    """Rehearse a policy on a recorded load, with the daemon's own decisions.
+    """Rehearse a policy on a recorded load.
 
-    Needs no daemon, no hosts and no image.
+    The decisions are the daemon's own; no daemon, hosts or image are needed.
 
-    Example: autoscaler simulate --policy web.yaml --load monday.csv --html monday.html
+    Example: autoscaler simulate --policy web.yaml --load monday.csv
     """
     if (load_file is None) == (recording is None):
         raise click.UsageError("give either --load or --recording")
@@ -291,12 +298,14 @@ def _progress(what: str, total: int | None) -> Iterator[Step]:
 )
 @click.option("--out", required=True, type=_FILE, metavar="FILE", help="The CSV file to write.")
 @click.option("--group", metavar="NAME", help="The group, if the journal has several.")
+@json_option
 @config_option
 @click.pass_context
-def record(ctx: click.Context, since: float | None, out: Path, group: str | None) -> None:
-    """Save the load that a daemon saw as rows of timestamp,value, in busy instances.
+def record(ctx: click.Context, since: float | None, out: Path, group: str | None, as_json: bool) -> None:
+    """Save the load that a daemon saw, for a rehearsal.
 
-    Reads the journal, beside a running daemon too. Ticks are kept for 24 hours.
+    Writes rows of timestamp,value, in busy instances. Reads the journal, beside
+    a running daemon too. Ticks are kept for 24 hours.
 
     Example: autoscaler record --since 6h --out monday.csv
     """
@@ -309,7 +318,12 @@ def record(ctx: click.Context, since: float | None, out: Path, group: str | None
         write_load(out, load)
     except OSError as error:
         raise AutoscalerError(f"{out}: cannot be written: {error.strerror}") from error
+    seen = recorded.groups[name]
+    if as_json:
+        data = {"group": name, "rows": len(load.times), "from": load.times[0], "to": load.times[-1]}
+        click.echo(json.dumps({**data, "saturated": seen.saturated, "unseen": seen.unseen}, indent=2))
+        return
     click.echo(
         f"{out}: {len(load.times)} rows of group {name}, from {clock(load.times[0])} to {clock(load.times[-1])}; "
-        f"{_hidden(recorded.groups[name])}"
+        f"{_hidden(seen)}"
     )

@@ -74,7 +74,7 @@ def page(tmp_path: Path) -> Path:
     (tmp_path / "careful.yaml").write_text(POLICY.replace("web", "careful").replace("60%", "45%"))
     rows = [
         f"{1_767_225_600 + at},{load(at):.3f}\n"  # 1 January 2026
-        for at in range(0, 2 * 86400, 60)
+        for at in range(0, 2 * 86400 + 1, 60)
     ]
     (tmp_path / "load.csv").write_text("timestamp,value\n" + "".join(rows))
     files = {name: str(tmp_path / name) for name in ("web.yaml", "careful.yaml", "load.csv", "page.html")}

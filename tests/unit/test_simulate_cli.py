@@ -255,6 +255,9 @@ def test_record_writes_the_load_that_was_seen(place: Path) -> None:
     assert load.times[0] >= BEGIN
     assert load.values[0] == pytest.approx(0.3)
     assert load.values[-1] == pytest.approx(0.6 * 4)
+    # The first tick has no instance yet, the second none with an earlier sample; at ten all instances are full.
+    told = json.loads(run("record", "--config", "config.yaml", "--out", "out.csv", "--json").stdout)
+    assert told == {"group": "web", "rows": 38, "from": load.times[0], "to": BEGIN + 390, "saturated": 10, "unseen": 2}
     later = run("record", "--config", "config.yaml", "--out", "later.csv", "--since", "2023-11-14T22:15:00+00:00")
     assert later.exit_code == 0, later.output
     assert read_load(Path("later.csv")).times[0] == BEGIN + 100

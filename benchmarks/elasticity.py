@@ -11,7 +11,7 @@ import re
 import sys
 import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -48,7 +48,7 @@ class Trace:
     def step_seconds(self) -> float:
         # Finer steps than the trace has tell nothing: an interpolated line looks the same at each.
         interval = median(later - earlier for earlier, later in pairwise(self.load.times))
-        return 15.0 if interval <= 60 else 30.0 if interval <= 300 else 60.0
+        return 15.0 if interval < 60 else 30.0 if interval <= 300 else 60.0
 
 
 @dataclass(frozen=True)
@@ -225,16 +225,16 @@ def main() -> None:
     traces = read_traces(Path(sys.argv[1]))
     # The longest first, so that no worker is left with it at the end.
     longest = sorted(traces, key=lambda trace: -math.ceil(trace.load.duration_seconds / trace.step_seconds))
-    results = []
+    results: list[Result] = []
+    (out / "elasticity").mkdir(exist_ok=True)
     with ProcessPoolExecutor(os.cpu_count()) as pool:
-        for result in pool.map(judge, longest):
+        for done in as_completed([pool.submit(judge, trace) for trace in longest]):
+            result = done.result()
             results.append(result)
             print(f"{result.trace.name}: {result.seconds:.0f} s", flush=True)
-    results.sort(key=lambda result: result.trace.name)
-    (out / "elasticity").mkdir(exist_ok=True)
-    for result in results:
-        (out / "elasticity" / f"{result.trace.name}.svg").write_text(plot(result))
-    (out / "elasticity.md").write_text(report(results))
+            # Written as it goes: whoever stops a long run keeps what was judged.
+            (out / "elasticity" / f"{result.trace.name}.svg").write_text(plot(result))
+            (out / "elasticity.md").write_text(report(sorted(results, key=lambda each: each.trace.name)))
     print(f"{out / 'elasticity.md'}: {len(results)} traces in {time.monotonic() - began:.0f} s")
 
 

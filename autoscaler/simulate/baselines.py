@@ -189,7 +189,7 @@ def static(count: int) -> Controller:
 
 def oracle(scenario: Scenario) -> Controller:
     """Know the demand one boot delay ahead: see `measures`."""
-    counts = iter(scenario.oracle())
+    counts = iter(scenario.oracle)
     return Asked(lambda _seen: next(counts))
 
 
@@ -214,7 +214,7 @@ NAMES = (*ALGORITHMS, "static", "oracle")
 
 def static_counts(scenario: Scenario, within: float) -> tuple[int, int]:
     """Give the fixed counts that keep the line always, and but for a share `within` of the time."""
-    needed, size = sorted(scenario.needed()), scenario.size
+    needed, size = sorted(scenario.needed), scenario.size
     allowed = floor(within * len(needed) + 1e-9)
     always, mostly = (min(max(count, size.min), size.max) for count in (needed[-1], needed[-1 - allowed]))
     return always, mostly

@@ -49,9 +49,9 @@ class Measures:
 
 def measure(scenario: Scenario, course: Course) -> Measures:
     """Judge a course."""
-    needed, ready = scenario.needed(), course.ready
+    needed, ready = scenario.needed, course.ready
     hours = sum(course.existing) * scenario.step_seconds / 3600
-    oracle_hours = sum(scenario.oracle()) * scenario.step_seconds / 3600
+    oracle_hours = sum(scenario.oracle) * scenario.step_seconds / 3600
     steps = len(needed)
     under = sum(s < d for s, d in zip(ready, needed, strict=True))
     return Measures(

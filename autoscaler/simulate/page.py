@@ -41,7 +41,7 @@ def _data(rehearsals: tuple[Rehearsal, ...]) -> dict[str, Any]:
     first = rehearsals[0]
     scenario = first.scenario
     kept = thin(scenario.demand, POINTS)
-    oracle = scenario.oracle()
+    oracle = scenario.oracle
     return {
         "t": [scenario.start + step * scenario.step_seconds for step in kept],
         "dated": scenario.start > 1e8,

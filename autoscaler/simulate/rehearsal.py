@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import ceil
 from typing import Protocol
 
@@ -42,7 +43,7 @@ class Controller(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Scenario:
     """What all contestants meet alike: a demand in busy instances at every step, and the plant's ways."""
 
@@ -55,13 +56,15 @@ class Scenario:
     start: float = 0.0
     """The time of the first step, in seconds since the epoch."""
 
+    @cached_property
     def needed(self) -> list[int]:
-        """Give the fewest instances that keep the line, at every step, whatever the bounds."""
+        """The fewest instances that keep the line, at every step, whatever the bounds."""
         return [ceil(round(busy / self.line, _ROUNDING_DIGITS)) for busy in self.demand]
 
+    @cached_property
     def oracle(self) -> list[int]:
-        """Give the fewest instances, booting ones among them, that keep the line within the bounds: see `measures`."""
-        return ahead(self.needed(), self.conditions.lead_ticks(self.step_seconds), self.size)
+        """The fewest instances, booting ones among them, that keep the line within the bounds: see `measures`."""
+        return ahead(self.needed, self.conditions.lead_ticks(self.step_seconds), self.size)
 
 
 def ahead(needed: Sequence[int], ticks: int, size: Size) -> list[int]:
@@ -127,7 +130,7 @@ class OwnPolicy:
 
 def rehearse(scenario: Scenario, controller: Controller, progress: Progress = lambda _steps: None) -> Course:
     """Run a controller through the whole demand, beginning with as many instances as the oracle has then."""
-    before = scenario.oracle()[0]
+    before = scenario.oracle[0]
     plant = Plant(scenario.conditions, before)
     course = Course()
     why = getattr(controller, "why", tuple)
@@ -154,5 +157,5 @@ def rehearse(scenario: Scenario, controller: Controller, progress: Progress = la
 
 def rehearse_policy(scenario: Scenario, policy: Policy, progress: Progress = lambda _steps: None) -> Course:
     """Run the daemon's own decisions for a policy through the whole demand."""
-    own = OwnPolicy(policy, scenario.oracle()[0], scenario.step_seconds)
+    own = OwnPolicy(policy, scenario.oracle[0], scenario.step_seconds)
     return rehearse(scenario, own, progress)

@@ -35,7 +35,7 @@ class Rehearsal:
             "demand": list(scenario.demand),
             "ready": self.course.ready,
             "desired": self.course.desired,
-            "oracle": scenario.oracle(),
+            "oracle": scenario.oracle,
             "failed_launches": self.course.failed_launches,
             "metrics": asdict(self.measures),
         }

@@ -158,8 +158,8 @@ def test_nobody_who_keeps_the_line_costs_less_than_the_oracle(
 ) -> None:
     """Every course of at least what the oracle asks keeps the line; of any course that keeps it, the cost is over 1."""
     world = scenario(demand, boot=boot, line=0.7)
-    asked = [max(0, count + more - 6) for count, more in zip(world.oracle(), extra, strict=False)]
-    for counts in (asked, [count + more for count, more in zip(world.oracle(), extra, strict=False)]):
+    asked = [max(0, count + more - 6) for count, more in zip(world.oracle, extra, strict=False)]
+    for counts in (asked, [count + more for count, more in zip(world.oracle, extra, strict=False)]):
         measures = measure(world, rehearse(world, replayed(counts)))
         assert measures.above_line > 0 or measures.cost >= 1 - 1e-12
     assert measures.above_line == 0

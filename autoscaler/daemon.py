@@ -30,6 +30,7 @@ from autoscaler.host.load import HostLoad
 from autoscaler.hypervisor import LibvirtHypervisor, is_local
 from autoscaler.log import configure
 from autoscaler.notify import lengthen_watchdog, notify, notify_reloading
+from autoscaler.policy.calendar import Calendar
 from autoscaler.policy.load import load_directory
 from autoscaler.sampler import Sampler
 from autoscaler.store import LEDGER_LOST, Journal, TickRecord
@@ -55,6 +56,7 @@ class Daemon:
     def __init__(self, config: Config, policies: tuple[Policy, ...], journal: Journal) -> None:
         self._config = config
         self._policies = policies
+        self._calendar = Calendar()
         self._journal = journal
         self._memory: Memory = journal.load_memory()
         self._events: queue.SimpleQueue[str | BaseException] = queue.SimpleQueue()
@@ -215,6 +217,7 @@ class Daemon:
         self._number += 1
         try:
             observation = self._world.observe(at, metrics_of(policies))
+            observation = replace(observation, schedules=self._calendar.states(policies, at))
             result = step(policies, observation, self._memory)
             record = TickRecord(
                 observation, policies, result.decisions, result.memory, duration_seconds=time.monotonic() - began

@@ -139,6 +139,14 @@ class Probe:
     detail: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class ScheduleState:
+    """Whether a schedule's span is active, and until when that is so; None where it never changes again."""
+
+    active: bool
+    until: float | None = None
+
+
 class Change(StrEnum):
     """What an operator can ask of a group."""
 
@@ -180,3 +188,5 @@ class Observation:
     """By the key of the signal that asks for it."""
     probes: Mapping[str, Probe] = field(default_factory=dict)
     """By instance id; an instance that was not asked yet is not among them."""
+    schedules: Mapping[str, ScheduleState] = field(default_factory=dict)
+    """By the key of the schedule; one that could not be told is not among them."""

@@ -11,6 +11,7 @@ from autoscaler.core.observation import Change, Observation, Ownership, Request
 from autoscaler.core.policy import Policy, metrics_of
 from autoscaler.core.ports import VolumeRef
 from autoscaler.core.step import StepResult, step
+from autoscaler.policy.calendar import Calendar
 from autoscaler.sampler import Sampler
 from autoscaler.simulate.host import Clock, Guest, SimulatedHost
 
@@ -40,6 +41,7 @@ class Plant:
         )
         self.memory = Memory(CONTROLLER)
         self.sampler = Sampler({"local": self.host}, {"local": self.host.sample}, self.interval_seconds)
+        self.calendar = Calendar()
         self.flights: list[tuple[float, InFlight]] = []
         self.outcomes: list[Outcome] = []
         self.requests: list[Request] = []
@@ -60,7 +62,11 @@ class Plant:
         seen = self.sampler.observe(self.clock.at, metrics_of((self.policy,)))
         flights = tuple(flight for _, flight in self.flights)
         self.observation = replace(
-            seen, in_flight=flights, outcomes=tuple(self.outcomes), requests=tuple(self.requests)
+            seen,
+            in_flight=flights,
+            outcomes=tuple(self.outcomes),
+            requests=tuple(self.requests),
+            schedules=self.calendar.states((self.policy,), self.clock.at),
         )
         self.outcomes, self.requests = [], []
         return self.observation

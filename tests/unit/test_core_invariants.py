@@ -158,7 +158,7 @@ class Group(RuleBasedStateMachine):
         at = observation.at
         assert all(seen.missing == 0 and seen.window_full for seen in decision.inputs)
         assert all(seen.steal is None or seen.steal < STARVED_STEAL for seen in decision.inputs)
-        strategy = policy.scaling[0]
+        strategy = policy.signals[0]
         after = self.result.memory.groups["web"] if self.result else memory
         assert is_full(after.samples[strategy.series], at, strategy.over_seconds, observation.interval_seconds)
         moved = (self.before.at or at) - at if (self.before.at or at) > at else 0.0

@@ -11,8 +11,8 @@ from autoscaler.core.count import decide_count
 from autoscaler.core.decision import Decision
 from autoscaler.core.memory import GroupMemory, LoadSample
 from autoscaler.core.observation import Observation
-from autoscaler.core.policy import Across, Policy
-from autoscaler.core.signals import FULL
+from autoscaler.core.policy import Policy
+from autoscaler.core.signals import Load, Measured, Warming, group_sample
 from autoscaler.core.windows import trim
 
 
@@ -24,39 +24,34 @@ class EvenLoad:
     measured: int
     warming: int = 0
 
-    def sample(self, across: Across, at: float) -> LoadSample | None:
-        """Give what `signals.group_sample` gives for as many equal loads; None without a ready instance."""
-        if not self.measured and not self.warming:
-            return None
-        low = self.load * self.measured
-        high = low + self.warming * FULL
-        if across is Across.MAX and self.warming:
-            high = (self.measured + self.warming) * FULL
-        value = self.load if self.measured else None
-        steal = 0.0 if self.measured else None
-        return LoadSample(at, value, low, high, self.measured, self.warming, 0, steal)
+    def members(self) -> dict[str, Load]:
+        """Give each instance's load, as it would have been measured."""
+        loads: dict[str, Load] = dict.fromkeys(_MEASURED[: self.measured], Measured(self.load, 0.0))
+        return loads | dict.fromkeys(_WARMING[: self.warming], Warming())
+
+
+_MEASURED, _WARMING = (tuple(f"{what}-{number}" for number in range(1000)) for what in ("measured", "warming"))
 
 
 def decide_on_load(
-    policy: Policy, group: GroupMemory, load: EvenLoad, at: float, interval_seconds: float
+    policy: Policy, group: GroupMemory, load: EvenLoad, observation: Observation
 ) -> tuple[Decision, GroupMemory]:
     """Decide how many instances the group should have; `group.admitted` is the count it has."""
-    samples = _take_in(policy, group.samples, load, at)
+    samples = _take_in(policy, group.samples, load, observation.at)
     current = group.admitted if group.admitted is not None else policy.size.min
-    return decide_count(policy, replace(group, samples=samples), current, Observation(at, interval_seconds))
+    return decide_count(policy, replace(group, samples=samples), current, observation)
 
 
 def _take_in(
     policy: Policy, before: Mapping[str, tuple[LoadSample, ...]], load: EvenLoad, at: float
 ) -> dict[str, tuple[LoadSample, ...]]:
-    windows: dict[str, float] = {}
-    across: dict[str, Across] = {}
-    for strategy in policy.scaling:
-        windows[strategy.series] = max(strategy.over_seconds, windows.get(strategy.series, 0.0))
-        across[strategy.series] = strategy.across
+    loads = load.members()
     samples: dict[str, tuple[LoadSample, ...]] = {}
-    for series, window in windows.items():
-        sample = load.sample(across[series], at)
-        kept = before.get(series, ())
-        samples[series] = trim(kept if sample is None else (*kept, sample), at, window)
+    for strategy in policy.scaling:
+        series = strategy.series
+        if series not in samples:
+            sample = group_sample(loads, strategy.across, at)
+            kept = before.get(series, ())
+            window = max(other.over_seconds for other in policy.scaling if other.series == series)
+            samples[series] = trim(kept if sample is None else (*kept, sample), at, window)
     return samples

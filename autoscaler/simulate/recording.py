@@ -9,13 +9,15 @@ from autoscaler.core.action import Clone
 from autoscaler.core.decision import Decision
 from autoscaler.core.errors import AutoscalerError
 from autoscaler.core.memory import GroupMemory, LoadSample, Memory
-from autoscaler.core.policy import Across
 from autoscaler.core.step import StepResult, step
 from autoscaler.simulate.load import Load
 from autoscaler.store import Journal, ReplayTick
 
 SATURATED = 0.95
 """From this average load on, what the group would have carried beyond it cannot be told."""
+
+_SUMMED = ("avg", "sum")
+"""Where `low` is the sum of what was measured."""
 
 
 class RecordingError(AutoscalerError):
@@ -178,9 +180,10 @@ def _take_in_loads(recording: Recording, tick: ReplayTick, groups: Mapping[str, 
             recorded.saturated += sample is not None and (sample[1].value or 0) >= SATURATED
 
 
-def _demand(across: Across, sample: LoadSample) -> float | None:
+def _demand(across: str, sample: LoadSample) -> float | None:
     """Take what was not measured to carry as much as what was; None where nothing was measured."""
     if not sample.measured or sample.value is None:
         return None
     members = sample.measured + sample.warming + sample.missing
-    return sample.low if across is Across.AVG and members == sample.measured else sample.value * members
+    each = sample.low / sample.measured if across in _SUMMED else sample.value
+    return each * members

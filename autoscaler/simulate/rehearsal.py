@@ -9,6 +9,7 @@ from typing import Protocol
 from autoscaler.core.decision import Decision, Reason
 from autoscaler.core.group_load import EvenLoad, decide_on_load
 from autoscaler.core.memory import GroupMemory
+from autoscaler.core.observation import Observation
 from autoscaler.core.policy import Policy, Size
 from autoscaler.simulate.plant import Conditions, Plant
 
@@ -118,7 +119,8 @@ class OwnPolicy:
     def __call__(self, seen: Seen) -> int:
         """Decide."""
         load = EvenLoad(seen.load or 0.0, seen.ready - seen.warming, seen.warming)
-        self.decision, self._memory = decide_on_load(self._policy, self._memory, load, seen.at, self._interval_seconds)
+        observation = Observation(seen.at, self._interval_seconds)
+        self.decision, self._memory = decide_on_load(self._policy, self._memory, load, observation)
         return self.decision.admitted
 
     def why(self) -> tuple[Reason, ...]:

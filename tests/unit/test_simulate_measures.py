@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from autoscaler.core.group_load import EvenLoad
 from autoscaler.core.policy import Across, Image, Policy, Size, TargetTracking
-from autoscaler.core.signals import Load, Measured, Warming, group_sample
+from autoscaler.core.signals import Measured, Warming, group_sample
 from autoscaler.simulate.against import contest, contest_policy
 from autoscaler.simulate.baselines import NAMES, Asked, oracle
 from autoscaler.simulate.measures import measure
@@ -168,20 +168,10 @@ def test_nobody_who_keeps_the_line_costs_less_than_the_oracle(
     assert exact.cost == pytest.approx(1.0)
 
 
-@given(st.integers(0, 6), st.integers(0, 6), st.floats(0, 1), st.sampled_from(Across))
-def test_an_even_load_is_summed_up_as_measured_instances_are(
-    measured: int, warming: int, load: float, across: Across
-) -> None:
-    loads: dict[str, Load] = {f"m{n}": Measured(load) for n in range(measured)}
-    loads |= {f"w{n}": Warming() for n in range(warming)}
-    expected = group_sample(loads, across, 5.0)
-    found = EvenLoad(load if measured else 0.0, measured, warming).sample(across, 5.0)
-    assert (found is None) == (expected is None)
-    if found is not None and expected is not None:
-        assert (found.measured, found.warming, found.missing) == (measured, warming, 0)
-        assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
-        assert found.value == (None if expected.value is None else pytest.approx(expected.value))
-        assert found.steal == expected.steal
+def test_an_even_load_is_that_of_as_many_instances() -> None:
+    loads = EvenLoad(0.25, 3, 2).members()
+    assert sorted(map(repr, loads.values())) == sorted(map(repr, [Measured(0.25)] * 3 + [Warming()] * 2))
+    assert group_sample(EvenLoad(0.0, 0).members(), Across.AVG, 5.0) is None
 
 
 def daily(days: float) -> list[float]:

@@ -170,7 +170,7 @@ def test_nobody_who_keeps_the_line_costs_less_than_the_oracle(
 
 def test_an_even_load_is_that_of_as_many_instances() -> None:
     loads = EvenLoad(0.25, 3, 2).members()
-    assert sorted(map(repr, loads.values())) == sorted(map(repr, [Measured(0.25)] * 3 + [Warming()] * 2))
+    assert sorted(map(repr, loads.values())) == sorted(map(repr, [Measured(0.25, 0.0)] * 3 + [Warming()] * 2))
     assert group_sample(EvenLoad(0.0, 0).members(), "avg", 5.0) is None
 
 

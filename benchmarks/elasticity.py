@@ -47,9 +47,9 @@ class Trace:
 
     @property
     def step_seconds(self) -> float:
-        # Finer steps than the trace has tell nothing: an interpolated line looks the same at each.
+        # Much finer steps than the trace has tell nothing: an interpolated line looks the same at each.
         interval = median(later - earlier for earlier, later in pairwise(self.load.times))
-        return 15.0 if interval < 60 else 30.0 if interval <= 300 else 60.0
+        return 15.0 if interval < 60 else 60.0
 
 
 @dataclass(frozen=True)
@@ -211,7 +211,7 @@ start alike.
 The line is *kept* when utilisation is above it for at most {within:.0%} of the time. Cost is instance hours, booting
 ones included, relative to an oracle that knows the load one boot delay ahead and that nobody who always keeps the line
 can undercut ([simulate.md](simulate.md) has the definitions). Each algorithm stands at its default and at its best: the
-cheapest target of {low:.0%} to {high:.0%} that keeps the line, to the point. `static` is given the fixed count that is
+highest target of {low:.0%} to {high:.0%} that keeps the line, to the point. `static` is given the fixed count that is
 best in hindsight. `target-tracking` is ours, the same for all traces:
 [benchmarks/elasticity.yaml](../benchmarks/elasticity.yaml).
 

@@ -22,7 +22,7 @@ from autoscaler.policy import load as policy_files
 from autoscaler.policy.yaml_reader import read_file
 from autoscaler.reasons import clock, duration
 from autoscaler.simulate import page
-from autoscaler.simulate.against import TARGETS, Row, contest, contest_policy
+from autoscaler.simulate.against import Row, contest, contest_policy
 from autoscaler.simulate.baselines import ALGORITHMS, NAMES
 from autoscaler.simulate.load import MAX_STEPS, Load, read_load, write_load
 from autoscaler.simulate.plant import Conditions
@@ -232,7 +232,7 @@ def _refuse_endless(load: Load, step_seconds: float) -> None:
 def _rehearse(scenario: Scenario, policies: list[Policy], options: dict[str, Any]) -> None:
     names = options["against"]
     # How many targets are tried depends on how they fare: the bar is an estimate.
-    runs = len(policies) * (9 if names else 1) + sum(len(TARGETS) + 4 if name in ALGORITHMS else 2 for name in names)
+    runs = len(policies) * (8 if names else 1) + sum(7 if name in ALGORITHMS else 2 for name in names)
     with _progress("rehearsing", runs * len(scenario.demand)) as step:
         rehearsals = tuple(Rehearsal.of(replace(scenario, size=each.size), each, step) for each in policies)
         within = options["within"]

@@ -35,7 +35,10 @@ class Row:
 
 
 def contest(scenario: Scenario, name: str, within: float = WITHIN, progress: Progress = lambda _steps: None) -> Row:
-    """Try one published algorithm at its default and at all targets; `name` is one of `baselines.NAMES`."""
+    """Try one published algorithm at its default and at the highest target that keeps the line.
+
+    `name` is one of `baselines.NAMES`. A lower target costs more, so the range of targets is halved again and again.
+    """
     if name == "oracle":
         entry = Entry(name, "-", measure(scenario, rehearse(scenario, oracle(scenario), progress)))
         return Row(name, entry, entry, (entry,))
@@ -51,7 +54,7 @@ def contest(scenario: Scenario, name: str, within: float = WITHIN, progress: Pro
         course = rehearse(scenario, algorithm.make(percent / 100, scenario.size), progress)
         return Entry(name, f"{percent}%", measure(scenario, course))
 
-    entries = refined([attempt(percent) for percent in TARGETS], attempt, within)
+    entries = refined(halved(attempt, within), attempt, within)
     default = attempt(round(algorithm.default_target * 100))
     return Row(name, default, best_of(entries, within), tuple(entries))
 
@@ -59,10 +62,7 @@ def contest(scenario: Scenario, name: str, within: float = WITHIN, progress: Pro
 def contest_policy(
     scenario: Scenario, policy: Policy, within: float = WITHIN, progress: Progress = lambda _steps: None
 ) -> Row:
-    """Try a policy as it is, and its target tracking at the highest target that keeps the line.
-
-    A lower target costs more, so the range of targets is halved again and again instead of tried out.
-    """
+    """Try a policy as it is, and its target tracking at the highest target that keeps the line, as `contest` does."""
     name = policy.group
 
     def attempt(percent: int) -> Entry:
@@ -72,7 +72,7 @@ def contest_policy(
     default = Entry(name, "as is", measure(scenario, rehearse_policy(scenario, policy, progress)))
     entries = [default]
     if any(isinstance(strategy, TargetTracking) for strategy in policy.scaling):
-        entries += refined(_halved(attempt, within), attempt, within)
+        entries += refined(halved(attempt, within), attempt, within)
     return Row(name, default, best_of(entries, within), tuple(entries))
 
 
@@ -85,7 +85,7 @@ def retargeted(policy: Policy, target: float) -> Policy:
     return replace(policy, scaling=scaling)
 
 
-def _halved(attempt: Callable[[int], Entry], within: float) -> list[Entry]:
+def halved(attempt: Callable[[int], Entry], within: float) -> list[Entry]:
     """Find the highest of the targets that keeps the line, if it is kept below it and not above."""
     entries: list[Entry] = []
     low, high = 0, len(TARGETS)

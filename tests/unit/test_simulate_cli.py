@@ -14,6 +14,7 @@ from autoscaler.core.observation import Domain, DomainCounters, DomainState, Hos
 from autoscaler.core.policy import Image, Policy, Ready, Size, TargetTracking
 from autoscaler.core.step import step
 from autoscaler.simulate.load import Load, read_load, write_load
+from autoscaler.simulate.page import thin
 from autoscaler.store import Journal, TickRecord
 
 GOLDEN = Path(__file__).parent.parent / "golden"
@@ -289,3 +290,14 @@ behavior: {scale_in: {cooldown: 0s, stabilization: 0s}}
     data = json.loads(result.stdout)
     desired = dict(zip(data["t"], data["desired"], strict=True))
     assert desired[3600] == 8 > desired[3585]
+
+
+def test_a_long_load_is_thinned_for_the_page_and_keeps_its_peaks() -> None:
+    demand = [float(tick * 7919 % 10007) for tick in range(100_000)]
+    kept = thin(demand, 1000)
+    assert len(kept) == 1000
+    assert kept == sorted(set(kept))
+    assert all(
+        demand[step] == max(demand[at : at + 100]) for step, at in zip(kept, range(0, 100_000, 100), strict=True)
+    )
+    assert thin(demand[:50], 1000) == list(range(50))

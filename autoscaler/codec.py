@@ -11,7 +11,7 @@ from cattrs.strategies import configure_tagged_union
 
 from autoscaler.core.action import Action
 from autoscaler.core.decision import Parameter
-from autoscaler.core.observation import ExternalSample, HostInventory, HostSample, Unknown
+from autoscaler.core.observation import ExternalSample, HostInventory, HostSample, TrafficView, Unknown
 from autoscaler.core.policy import Strategy, TargetTracking
 
 T = TypeVar("T")
@@ -29,6 +29,7 @@ configure_tagged_union(
 configure_tagged_union(HostSample | Unknown, converter, tag_name="kind")
 configure_tagged_union(HostInventory | Unknown, converter, tag_name="kind")
 configure_tagged_union(ExternalSample | Unknown, converter, tag_name="kind")
+configure_tagged_union(TrafficView | Unknown, converter, tag_name="kind")
 
 
 def encode(value: object, as_type: object = None) -> Any:

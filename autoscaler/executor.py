@@ -13,7 +13,7 @@ from math import ceil
 
 import structlog
 
-from autoscaler.core.action import Action, Clone, Failure, InFlight, Intent, IntentState, Remove, Start
+from autoscaler.core.action import Action, Clone, Drain, Failure, InFlight, Intent, IntentState, Remove, Start
 from autoscaler.core.errors import HypervisorError, HypervisorErrorKind, StoreError
 from autoscaler.core.observation import Ownership
 from autoscaler.core.ports import Hypervisor, VolumeRef, overlay_name
@@ -158,7 +158,14 @@ REMOVE_STEPS = (
 )
 # Nothing to undo: an instance that could not be started is as it was before.
 START_STEPS = (Step("start", _start),)
-STEPS: Mapping[type[Action], tuple[Step, ...]] = {Clone: CLONE_STEPS, Remove: REMOVE_STEPS, Start: START_STEPS}
+# Nothing to undo: an instance that was drained is removed, or taken back by whoever hears of the transition.
+DRAIN_STEPS: tuple[Step, ...] = ()
+STEPS: Mapping[type[Action], tuple[Step, ...]] = {
+    Clone: CLONE_STEPS,
+    Drain: DRAIN_STEPS,
+    Remove: REMOVE_STEPS,
+    Start: START_STEPS,
+}
 
 
 def carry_out(work: Work) -> bool:

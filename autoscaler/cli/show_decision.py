@@ -64,10 +64,17 @@ def _seen(entry: Input) -> Iterator[str]:
     full = "full" if entry.window_full else "not full yet"
     latest = f", {figure(entry.latest, entry.unit)} at last" if entry.latest is not None else ""
     age = f", {duration(entry.age_seconds)} old" if entry.age_seconds is not None else ""
-    yield f"{entry.metric} {load} over {duration(entry.window_seconds)} ({full}){latest}{age}"
+    inside = METRICS[entry.metric].source is Source.GUEST
+    across = f" ({entry.across} of the instances)" if inside and entry.across != "avg" else ""
+    take = f"{entry.take}, " if entry.take != "avg" else ""
+    yield f"{entry.metric}{across} {load} over {duration(entry.window_seconds)} ({take}{full}){latest}{age}"
+    if entry.source is not None and entry.source != entry.metric:
+        yield f"it is read from: {entry.source.removeprefix(entry.metric).strip()}"
+    if entry.why is not None:
+        yield f"it could not be read: {entry.why}"
     if entry.target is not None:
         yield f"its target is {figure(entry.target, entry.unit)}"
-    if METRICS[entry.metric].source is Source.GUEST:
+    if inside:
         yield f"instances: {entry.measured} measured, {entry.warming} warming up, {entry.missing} missing"
     if entry.warming + entry.missing and entry.low is not None and entry.high is not None:
         low, high = figure(entry.low, entry.unit), figure(entry.high, entry.unit)

@@ -11,9 +11,18 @@ from autoscaler.core.metrics import Source, Unit
 from autoscaler.core.observation import Observation
 from autoscaler.core.policy import Policy, Signal, StepScaling, TargetTracking, ThresholdScaling
 from autoscaler.core.reading import Reading, describe_input, retention_seconds
-from autoscaler.core.signals import FULL, Load, Measured, Members, group_sample, member_loads, outside_sample
-from autoscaler.core.snapshot import InstanceState
+from autoscaler.core.signals import (
+    FULL,
+    Load,
+    Measured,
+    Members,
+    group_sample,
+    member_loads,
+    outside_sample,
+    why_unread,
+)
 from autoscaler.core.strategies import View, combine, schedule, step_scaling, target_tracking, threshold
+from autoscaler.core.transition import InstanceState
 from autoscaler.core.windows import trim
 
 _SHOWN_LOAD = "guest.cpu"
@@ -83,7 +92,14 @@ def _readings(policy: Policy, group: GroupMemory, observation: Observation) -> t
 
 def describe_inputs(policy: Policy, group: GroupMemory, observation: Observation) -> tuple[Input, ...]:
     """Record what each strategy sees."""
-    return tuple(map(describe_input, _readings(policy, group, observation)))
+    return _describe(_readings(policy, group, observation), policy, observation)
+
+
+def _describe(readings: Sequence[Reading], policy: Policy, observation: Observation) -> tuple[Input, ...]:
+    return tuple(
+        replace(describe_input(reading), why=why_unread(reading.signal, policy.host, observation))
+        for reading in readings
+    )
 
 
 def _recommend(
@@ -117,7 +133,7 @@ def decide_count(
     at = observation.at
     policy = schedule.in_force(policy, observation.schedules)
     readings = _readings(policy, group, observation)
-    inputs = tuple(map(describe_input, readings))
+    inputs = _describe(readings, policy, observation)
     recommendations = _recommend(policy, group, readings, current, observation)
     recommended = combine(recommendations, current)
     wishes = behavior.note_wish(group, policy, behavior.bound(recommended, policy.size)[0], at)

@@ -54,6 +54,19 @@ class ReasonCode(StrEnum):
     BROUGHT_BACK = "brought_back"
     RETURN_WAITS = "return_waits"
     HELD_BY_RETURN = "held_by_return"
+    REPLACES_UNHEALTHY_INSTANCE = "replaces_unhealthy_instance"
+    REPLACES_OLD_INSTANCE = "replaces_old_instance"
+    REPLACEMENT_STOPPED = "replacement_stopped"
+    DRAINS = "drains"
+    TAKEN_BACK = "taken_back"
+    SPARED_BY_PROTECTION = "spared_by_protection"
+    SPARED_BY_MIN_LIFETIME = "spared_by_min_lifetime"
+    HELD_BY_BREAKER = "held_by_breaker"
+    HELD_BY_BUDGET = "held_by_budget"
+    ATTACH_REFUSED_BY_MAX = "attach_refused_by_max"
+    PAUSED_BY_SOMEBODY = "paused_by_somebody"
+    UNDEFINED_BY_SOMEBODY = "undefined_by_somebody"
+    UNREACHABLE_INSTANCES = "unreachable_instances"
     CLOCK_SET_BACK = "clock_set_back"
 
 
@@ -99,6 +112,8 @@ class Input:
     """The demand over the window if what was not measured carries nothing."""
     high: float | None = None
     """The demand over the window if what was not measured is full: the two differ by what was imputed."""
+    why: str | None = None
+    """Why what is read outside the guests could not be read at this tick; None where it could."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ Durations are in seconds, sizes in bytes, shares as fractions of one (0.6 is 60 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from math import inf
 
 from autoscaler.core.metrics import METRICS, PROMETHEUS, Metric, Source
 
@@ -228,18 +229,159 @@ class Behavior:
 
 
 @dataclass(frozen=True, slots=True)
+class HttpCheck:
+    """An HTTP GET that an instance has to answer with this status."""
+
+    port: int = 80
+    path: str = "/"
+    status: int = 200
+
+
+@dataclass(frozen=True, slots=True)
 class Ready:
-    """When an instance counts as ready, and how long it may take from its start."""
+    """When an instance counts as ready: every gate asked for is passed, within a time from its start."""
 
     agent: bool = True
+    """The guest agent answers."""
+    address: bool = False
+    """An IP address of the guest is known."""
+    tcp_port: int | None = None
+    """The guest takes connections on this port."""
+    http: HttpCheck | None = None
     timeout_seconds: float = 300.0
+
+    @property
+    def probes(self) -> bool:
+        """Whether an instance has to be asked over the network."""
+        return self.tcp_port is not None or self.http is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """When an instance that was ready counts as unhealthy, and when so many do that none is replaced."""
+
+    probe_failures: int = 3
+    """Probes that failed in a row."""
+    agent_silent_seconds: float = 300.0
+    """How long an agent that had answered says nothing; heard only where `ready` asks for the agent."""
+    max_unhealthy_share: float = 0.5
+    """Above this share of the group nothing is replaced; a single unhealthy instance always is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """What keeps launches that go wrong from being repeated for ever."""
+
+    breaker: int = 5
+    """After so many failed launches in a row none is tried until an operator resets the group; 0 for never."""
+    budget: int | None = None
+    """Instances that may be made within an hour; None for what no sound policy needs."""
+
+    def per_hour(self, size: Size) -> int:
+        """Give the instances that may be made within an hour: as asked for, else 60 or four times the maximum."""
+        return self.budget if self.budget is not None else max(60, 4 * size.max)
+
+
+class HookKind(StrEnum):
+    """How a drain hook is run."""
+
+    COMMAND = "command"
+    """A program on the daemon's machine."""
+    WEBHOOK = "webhook"
+    AGENT = "agent"
+    """A program in the guest, through its agent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hook:
+    """One thing to be done before an instance leaves; what it leaves undone at its deadline holds nothing up."""
+
+    kind: HookKind
+    argv: tuple[str, ...] = ()
+    """The program with its arguments; empty for a webhook."""
+    url: str = ""
+    """Where to POST; empty for anything but a webhook."""
+    deadline_seconds: float = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class Drain:
-    """How an instance leaves: asked to shut down, and destroyed after the deadline."""
+    """How an instance leaves: hooks, a wait until it is idle, the request to shut down, the power-off."""
 
     deadline_seconds: float = 60.0
+    """From the request to shut down to the power-off."""
+    idle: float | None = None
+    """The load below which it is idle, a fraction of its capacity; None: it is not waited for."""
+    wait_seconds: float = 300.0
+    """How long it is waited for."""
+    hooks: tuple[Hook, ...] = ()
+
+
+class RemovalOrder(StrEnum):
+    """Which of several equally good instances leaves first."""
+
+    NEWEST = "newest"
+    OLDEST = "oldest"
+    LEAST_LOADED = "least_loaded"
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """Which instances leave."""
+
+    order: RemovalOrder = RemovalOrder.NEWEST
+    min_lifetime_seconds: float = 0.0
+    """Younger ones are not scaled in."""
+    max_lifetime_seconds: float | None = None
+    """Older ones are replaced, one at a time."""
+
+
+class TrafficKind(StrEnum):
+    """How a load balancer is told whom to serve by."""
+
+    HAPROXY = "haproxy"
+    """HAProxy's runtime API."""
+    FILE = "file"
+    """A file made from a template, and a command that lets the balancer read it."""
+    FILE_SD = "file_sd"
+    """Prometheus' file of targets."""
+    WEBHOOK = "webhook"
+
+
+class WhenDown(StrEnum):
+    """What a balancer that does not answer holds up."""
+
+    WAIT = "wait"
+    """An instance becomes ready, and one that leaves is removed, when it answers again."""
+    IGNORE = "ignore"
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """Who sends the group's instances their requests."""
+
+    kind: TrafficKind
+    port: int = 80
+    """Where the instances serve."""
+    socket: str = ""
+    """HAProxy's runtime API: the path of a unix socket, or host:port."""
+    backend: str = ""
+    slots: str = ""
+    """The prefix of a `server-template`: slots are named so, with a number behind."""
+    template: str = ""
+    path: str = ""
+    reload: tuple[str, ...] = ()
+    """A program with its arguments."""
+    url: str = ""
+    weight_warming: float = 0.1
+    """What share of the weight an instance has while it warms up."""
+    drain_seconds: float = 30.0
+    """How long sessions may take to end once nothing new comes."""
+    unhealthy: bool = False
+    """Whether an instance that the balancer's checks find down counts as unhealthy."""
+    when_down: WhenDown = WhenDown.WAIT
+    min_in_service: int | None = None
+    """So many are never taken out of service; None for one where `size.min` is above zero."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,8 +397,20 @@ class Policy:
     scaling: tuple[Strategy, ...] = ()
     behavior: Behavior = field(default_factory=Behavior)
     warm_up_seconds: float = 60.0
+    warm_up_auto: bool = False
+    """The warm-up follows the measured launches; `warm_up_seconds` holds until there are any."""
     ready: Ready = field(default_factory=Ready)
+    health: Health = field(default_factory=Health)
+    launch: Launch = field(default_factory=Launch)
     drain: Drain = field(default_factory=Drain)
+    removal: Removal = field(default_factory=Removal)
+    traffic: Traffic | None = None
+
+    @property
+    def min_in_service(self) -> int:
+        """How many the load balancer is always left."""
+        asked = None if self.traffic is None else self.traffic.min_in_service
+        return min(1, self.size.min) if asked is None else asked
 
     @property
     def host(self) -> str:
@@ -272,6 +426,21 @@ class Policy:
     def schedules(self) -> tuple[Schedule, ...]:
         """The schedules among its strategies."""
         return tuple(strategy for strategy in self.scaling if isinstance(strategy, Schedule))
+
+
+def stand_in(group: str) -> Policy:
+    """Make what stands in for the policy of a group that has none.
+
+    It names no host, nothing is cloned by it, and nobody is judged by it: the policy may come back.
+    """
+    return Policy(
+        group,
+        Image("", ""),
+        Size(0, 0),
+        hosts=(),
+        ready=Ready(timeout_seconds=inf),
+        health=Health(agent_silent_seconds=inf),
+    )
 
 
 def metrics_of(policies: Iterable[Policy]) -> frozenset[str]:

@@ -18,7 +18,7 @@ from autoscaler.core.observation import (
     Unknown,
 )
 from autoscaler.core.policy import Signal
-from autoscaler.core.snapshot import InstanceState
+from autoscaler.core.transition import InstanceState
 from autoscaler.core.windows import statistic
 
 FULL = 1.0
@@ -272,6 +272,26 @@ def _host_value(signal: Signal, host: str, observation: Observation) -> float | 
     sample = observation.hosts.get(host)
     value = None if sample is None or isinstance(sample, Unknown) else _HOST[signal.metric](sample)
     return None if value is None else float(value)
+
+
+def why_unread(signal: Signal, host: str, observation: Observation) -> str | None:
+    """Tell why a signal from outside the guests could not be read at this tick; None where it could, or is within."""
+    match signal.kind.source:
+        case Source.GUEST:
+            return None
+        case Source.HOST:
+            if _host_value(signal, host, observation) is not None:
+                return None
+            if signal.metric == POOL_FREE:
+                return f"host {host} has no active pool {signal.pool} whose room could be read"
+            found = observation.hosts.get(
+                host, Unknown(f"the kernel of host {host} is not read, only that of this one")
+            )
+            return found.why if isinstance(found, Unknown) else f"the kernel of host {host} does not give it"
+    if _external(signal, observation) is not None:
+        return None
+    given = observation.external.get(signal.source)
+    return given.why if isinstance(given, Unknown) else "nobody asked for it yet" if given is None else "it is too old"
 
 
 def _external(signal: Signal, observation: Observation) -> float | None:

@@ -31,7 +31,15 @@ Whole = Annotated[int, BeforeValidator(read_whole)]
 Duration = Annotated[
     float,
     BeforeValidator(read_duration),
-    WithJsonSchema({"type": "string", "examples": ["90s", "5m", "1h30m", "500ms"]}),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "pattern": "^([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?$", "minLength": 2},
+                {"type": "integer", "const": 0},
+            ],
+            "examples": ["90s", "5m", "1h30m", "500ms"],
+        }
+    ),
 ]
 Share = Annotated[
     float, BeforeValidator(read_share), WithJsonSchema({"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?%$"})

@@ -8,6 +8,7 @@ import yaml
 from autoscaler.core.errors import PolicyError, Problem
 from autoscaler.core.policy import Policy
 from autoscaler.policy.model import KNOWN_HOSTS, PolicyFile, to_core, to_data
+from autoscaler.policy.scaling import UnknownKindSection
 from autoscaler.policy.validate import validate
 from autoscaler.policy.yaml_reader import Document, read_file, reason, resolve
 
@@ -61,8 +62,14 @@ def show(policy: Policy) -> str:
 
 
 def schema() -> dict[str, object]:
-    """Give the JSON Schema of the policy file, for editors."""
-    return PolicyFile.model_json_schema()
+    """Give the JSON Schema of the policy file, for editors; it refuses no file that is valid."""
+    dialect = "https://json-schema.org/draft/2020-12/schema"
+    made = PolicyFile.model_json_schema()
+    # The kind that stands for all that are not known is for better errors only.
+    del made["$defs"][UnknownKindSection.__name__]
+    kinds = made["properties"]["scaling"]["items"]
+    kinds["oneOf"] = [kind for kind in kinds["oneOf"] if not kind["$ref"].endswith(UnknownKindSection.__name__)]
+    return {"$schema": dialect, **made, "title": "Policy of kvm-autoscaler"}
 
 
 def _is_policy(path: Path) -> bool:

@@ -19,25 +19,52 @@ from autoscaler.core.policy import (
     Accelerator,
     Behavior,
     DirectionLimits,
-    Drain,
     Image,
     Machine,
     Mode,
     Policy,
     Rate,
-    Ready,
     Select,
     Size,
 )
 from autoscaler.policy import scaling
-from autoscaler.policy.fields import DAY as _DAY
-from autoscaler.policy.fields import HOUR as _HOUR
-from autoscaler.policy.fields import Bytes, Duration, Flag, Group, Name, Share, Whole, tolerable
-from autoscaler.policy.fields import count as _count
-from autoscaler.policy.fields import duration as _duration
-from autoscaler.policy.fields import seconds as _seconds
-from autoscaler.policy.fields import written as _written
+from autoscaler.policy.fields import (
+    DAY,
+    HOUR,
+    Bytes,
+    Duration,
+    Flag,
+    Group,
+    Name,
+    Share,
+    Whole,
+    duration,
+    seconds,
+    tolerable,
+    written,
+)
+from autoscaler.policy.fields import count as counted
+from autoscaler.policy.life import (
+    AUTO,
+    DrainSection,
+    HealthSection,
+    LaunchSection,
+    ReadySection,
+    RemovalSection,
+    drain_data,
+    drain_to_core,
+    health_data,
+    health_to_core,
+    launch_data,
+    launch_to_core,
+    read_warm_up,
+    ready_data,
+    ready_to_core,
+    removal_data,
+    removal_to_core,
+)
 from autoscaler.policy.scaling import StrategySection
+from autoscaler.policy.traffic import TrafficSection, fits_size, traffic_data, traffic_to_core
 from autoscaler.policy.validate import Section
 from autoscaler.policy.values import (
     BrokenRulesError,
@@ -75,8 +102,8 @@ class ImageSection(Section):
 class MachineSection(Section):
     """The shape of every instance."""
 
-    vcpus: Annotated[Whole, _count(1, 256)] = _DEFAULT.machine.vcpus
-    memory: Annotated[Bytes, AfterValidator(between(16 * _MIB, 4 * 1024 * 1024 * _MIB, write_size))] = _written(
+    vcpus: Annotated[Whole, counted(1, 256)] = _DEFAULT.machine.vcpus
+    memory: Annotated[Bytes, AfterValidator(between(16 * _MIB, 4 * 1024 * 1024 * _MIB, write_size))] = written(
         _DEFAULT.machine.memory_bytes, write_size(_DEFAULT.machine.memory_bytes)
     )
     network: Name = _DEFAULT.machine.network
@@ -86,8 +113,8 @@ class MachineSection(Section):
 class SizeSection(Section):
     """Bounds on the number of instances."""
 
-    min: Annotated[Whole, _count(0, 1000)]
-    max: Annotated[Whole, _count(1, 1000)]
+    min: Annotated[Whole, counted(0, 1000)]
+    max: Annotated[Whole, counted(1, 1000)]
 
     @field_validator("max")
     @classmethod
@@ -106,9 +133,9 @@ def _above_zero(value: float) -> float:
 class RateSection(Section):
     """At most so much change within a period."""
 
-    count: Annotated[Whole, _count(1, 1000)] | None = None
+    count: Annotated[Whole, counted(1, 1000)] | None = None
     percent: Annotated[Share, AfterValidator(_above_zero)] | None = None
-    per: Annotated[Duration, _seconds(1, _HOUR)]
+    per: Annotated[Duration, seconds(1, HOUR)]
 
     @model_validator(mode="after")
     def _one_limit(self) -> Self:
@@ -129,17 +156,15 @@ class _DirectionSection(Section):
 class ScaleOutSection(_DirectionSection):
     """What slows scaling out."""
 
-    cooldown: Annotated[Duration, _seconds(0, _DAY)] = _duration(_DEFAULT.behavior.scale_out.cooldown_seconds)
-    stabilization: Annotated[Duration, _seconds(0, _HOUR)] = _duration(
-        _DEFAULT.behavior.scale_out.stabilization_seconds
-    )
+    cooldown: Annotated[Duration, seconds(0, DAY)] = duration(_DEFAULT.behavior.scale_out.cooldown_seconds)
+    stabilization: Annotated[Duration, seconds(0, HOUR)] = duration(_DEFAULT.behavior.scale_out.stabilization_seconds)
 
 
 class ScaleInSection(_DirectionSection):
     """What slows scaling in."""
 
-    cooldown: Annotated[Duration, _seconds(0, _DAY)] = _duration(_DEFAULT.behavior.scale_in.cooldown_seconds)
-    stabilization: Annotated[Duration, _seconds(0, _HOUR)] = _duration(_DEFAULT.behavior.scale_in.stabilization_seconds)
+    cooldown: Annotated[Duration, seconds(0, DAY)] = duration(_DEFAULT.behavior.scale_in.cooldown_seconds)
+    stabilization: Annotated[Duration, seconds(0, HOUR)] = duration(_DEFAULT.behavior.scale_in.stabilization_seconds)
 
 
 def _quorum(value: float) -> float:
@@ -151,27 +176,14 @@ def _quorum(value: float) -> float:
 class BehaviorSection(Section):
     """What keeps a group steady."""
 
-    tolerance: Annotated[Share, AfterValidator(tolerable)] = _written(
+    tolerance: Annotated[Share, AfterValidator(tolerable)] = written(
         _DEFAULT.behavior.tolerance, write_share(_DEFAULT.behavior.tolerance)
     )
-    quorum: Annotated[Share, AfterValidator(_quorum)] = _written(
+    quorum: Annotated[Share, AfterValidator(_quorum)] = written(
         _DEFAULT.behavior.quorum, write_share(_DEFAULT.behavior.quorum)
     )
     scale_out: ScaleOutSection = Field(default_factory=ScaleOutSection)
     scale_in: ScaleInSection = Field(default_factory=ScaleInSection)
-
-
-class ReadySection(Section):
-    """When an instance counts as ready."""
-
-    agent: Flag = _DEFAULT.ready.agent
-    timeout: Annotated[Duration, _seconds(1, _DAY)] = _duration(_DEFAULT.ready.timeout_seconds)
-
-
-class DrainSection(Section):
-    """How an instance leaves."""
-
-    deadline: Annotated[Duration, _seconds(0, _DAY)] = _duration(_DEFAULT.drain.deadline_seconds)
 
 
 def _host(value: str, info: ValidationInfo) -> str:
@@ -195,9 +207,17 @@ class PolicyFile(Section):
     size: SizeSection
     behavior: BehaviorSection = Field(default_factory=BehaviorSection)
     scaling: list[StrategySection] = Field(default=[])
-    warm_up: Annotated[Duration, _seconds(0, _HOUR)] = _duration(_DEFAULT.warm_up_seconds)
+    warm_up: Annotated[
+        float | None,
+        BeforeValidator(read_warm_up),
+        WithJsonSchema({"type": "string", "examples": ["60s", "auto"]}),
+    ] = duration(_DEFAULT.warm_up_seconds)
     ready: ReadySection = Field(default_factory=ReadySection)
+    health: HealthSection = Field(default_factory=HealthSection)
+    launch: LaunchSection = Field(default_factory=LaunchSection)
     drain: DrainSection = Field(default_factory=DrainSection)
+    removal: RemovalSection = Field(default_factory=RemovalSection)
+    traffic: TrafficSection | None = None
 
     @field_validator("hosts", mode="before")
     @classmethod
@@ -208,6 +228,14 @@ class PolicyFile(Section):
             raise WrongValueError("a group needs a host; write the name of one")
         if isinstance(value, list) and len(value) > 1:
             raise WrongValueError("a group runs on one host for now; remove the others", ("hosts", 1))
+        return value
+
+    @field_validator("traffic")
+    @classmethod
+    def _leaves_enough(cls, value: TrafficSection | None, info: ValidationInfo) -> TrafficSection | None:
+        size = info.data.get("size")
+        if value is not None and size is not None:
+            fits_size(value, Size(size.min, size.max))
         return value
 
     @field_validator("scaling")
@@ -249,9 +277,14 @@ def to_core(file: PolicyFile) -> Policy:
             scale_in=_limits(behavior.scale_in),
             quorum=behavior.quorum,
         ),
-        warm_up_seconds=file.warm_up,
-        ready=Ready(agent=file.ready.agent, timeout_seconds=file.ready.timeout),
-        drain=Drain(deadline_seconds=file.drain.deadline),
+        warm_up_seconds=_DEFAULT.warm_up_seconds if file.warm_up is None else file.warm_up,
+        warm_up_auto=file.warm_up is None,
+        ready=ready_to_core(file.ready),
+        health=health_to_core(file.health),
+        launch=launch_to_core(file.launch),
+        drain=drain_to_core(file.drain),
+        removal=removal_to_core(file.removal),
+        traffic=traffic_to_core(file.traffic),
     )
 
 
@@ -289,9 +322,13 @@ def to_data(policy: Policy) -> dict[str, object]:
             "scale_out": _limits_data(behavior.scale_out),
             "scale_in": _limits_data(behavior.scale_in),
         },
-        "warm_up": write_duration(policy.warm_up_seconds),
-        "ready": {"agent": policy.ready.agent, "timeout": write_duration(policy.ready.timeout_seconds)},
-        "drain": {"deadline": write_duration(policy.drain.deadline_seconds)},
+        "warm_up": AUTO if policy.warm_up_auto else write_duration(policy.warm_up_seconds),
+        "ready": ready_data(policy.ready),
+        "health": health_data(policy.health),
+        "launch": launch_data(policy.launch),
+        "drain": drain_data(policy.drain),
+        "removal": removal_data(policy.removal),
+        **({} if policy.traffic is None else {"traffic": traffic_data(policy.traffic)}),
     }
 
 

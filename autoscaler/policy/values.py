@@ -11,6 +11,7 @@ from difflib import get_close_matches
 from enum import StrEnum
 from math import isfinite
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 from autoscaler.policy.yaml_reader import printable
 
@@ -208,6 +209,22 @@ def read_name(value: object) -> str:
 
 def _is_clean(text: str) -> bool:
     return not any(unicodedata.category(character).startswith("C") for character in text)
+
+
+def read_http_url(value: object) -> str:
+    """Read a URL that something may be sent to by HTTP; one with a password in it is refused and not repeated."""
+    if not isinstance(value, str):
+        raise WrongValueError(f"must be a URL such as https://HOST/PATH, not {found(value)}")
+    try:
+        parts = urlsplit(value)
+        whole = bool(parts.hostname) and parts.scheme in {"http", "https"} and (parts.port or 1) > 0
+    except ValueError:
+        whole = False
+    if not whole or not value.isascii() or not value.isprintable() or " " in value:
+        raise WrongValueError("must be a URL such as https://HOST/PATH, in ASCII and without spaces")
+    if parts.username is not None or parts.password is not None:
+        raise WrongValueError("holds a user or a password, which are not sent; write it without them, and change them")
+    return value
 
 
 def one_of(known: Iterable[str]) -> Callable[[object], str]:

@@ -12,7 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from autoscaler.core.decision import Decision
-from autoscaler.core.snapshot import GroupStatus, InstanceState, Snapshot
+from autoscaler.core.snapshot import GroupStatus, Snapshot
+from autoscaler.core.transition import InstanceState
 from autoscaler.reasons import clock, percent
 from deploy.demo.story import explain, find_group, is_news
 

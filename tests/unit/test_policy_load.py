@@ -20,12 +20,19 @@ from autoscaler.core.policy import (
     Behavior,
     DirectionLimits,
     Drain,
+    Health,
+    Hook,
+    HookKind,
+    HttpCheck,
     Image,
+    Launch,
     Machine,
     Mode,
     Policy,
     Rate,
     Ready,
+    Removal,
+    RemovalOrder,
     Schedule,
     Select,
     Size,
@@ -48,6 +55,15 @@ from autoscaler.policy.validate import Section, validate
 from autoscaler.policy.values import read_duration, read_share, read_size, write_duration, write_share, write_size
 from autoscaler.policy.yaml_reader import read, resolve
 from tests.unit.test_policy_errors import GOOD, but
+
+SWITCHED_OFF = frozenset(
+    {
+        *(f"ready.{key}" for key in ("tcp", "http.port", "http.path", "http.status")),
+        "drain.idle",
+        *(f"drain.hooks[].{key}" for key in ("type", "run", "url", "deadline")),
+    }
+)
+"""Keys that switch something on by being there."""
 
 ROOT = Path(__file__).parent.parent.parent
 MINIMAL = "version: 1\ngroup: web\nimage: {pool: default, volume: golden.qcow2}\nsize: {min: 2, max: 4}\n"
@@ -246,6 +262,9 @@ _strategies = st.lists(
     unique_by=lambda strategy: replace(strategy, target=1.0) if isinstance(strategy, TargetTracking) else strategy,
     max_size=4,
 ).map(tuple)
+_hooks = st.builds(
+    Hook, st.sampled_from([HookKind.COMMAND, HookKind.AGENT]), st.just(("leave", "now")), deadline_seconds=_seconds
+) | st.builds(Hook, st.just(HookKind.WEBHOOK), url=st.just("https://lb.example/drain"), deadline_seconds=_seconds)
 _policies = st.builds(
     Policy,
     group=st.from_regex(r"[a-z][a-z0-9-]{0,39}", fullmatch=True),
@@ -265,8 +284,27 @@ _policies = st.builds(
         st.integers(1, 100).map(lambda n: n / 100),
     ),
     warm_up_seconds=_seconds,
-    ready=st.builds(Ready, st.booleans(), _seconds),
-    drain=st.builds(Drain, _seconds),
+    warm_up_auto=st.just(False),
+    ready=st.builds(
+        Ready,
+        st.booleans(),
+        st.booleans(),
+        st.none() | st.integers(1, 65535),
+        st.none() | st.builds(HttpCheck, st.integers(1, 65535), st.just("/healthz"), st.integers(100, 599)),
+        _seconds,
+    ),
+    health=st.builds(Health, st.integers(1, 1000), _seconds, st.integers(0, 100).map(lambda n: n / 100)),
+    launch=st.builds(Launch, st.integers(0, 1000), st.none() | st.integers(1, 100_000)),
+    drain=st.builds(
+        Drain,
+        _seconds,
+        st.none() | st.integers(0, 100).map(lambda n: n / 100),
+        _seconds,
+        st.lists(_hooks, max_size=2).map(tuple),
+    ),
+    removal=st.builds(
+        Removal, st.sampled_from(RemovalOrder), st.just(0.0), st.none() | st.integers(60, 86400).map(float)
+    ),
 )  # fmt: skip
 
 
@@ -278,9 +316,43 @@ def test_what_is_shown_loads_back(policy: Policy) -> None:
 
 def test_show_writes_every_key() -> None:
     shown = yaml.safe_load(show(parse(GOOD)))
-    assert _own(_leaves(shown)) == _always_there("## Keys")
+    assert _own(_leaves(shown)) - SWITCHED_OFF == _always_there("## Keys") - SWITCHED_OFF
     (entry,) = shown["scaling"]
     assert set(entry) == _always_there("### target_tracking") - {"per_instance"}
+
+
+EVERY_GATE_AND_HOOK = """\
+ready: {tcp: 80, http: {port: 8080, path: /healthz, status: 204}, address: true}
+drain:
+  idle: 5%
+  hooks:
+    - {type: command, run: [/usr/local/bin/leave, now]}
+    - {type: webhook, url: "https://lb.example/drain", deadline: 5s}
+    - {type: agent, run: [/sbin/leave]}
+"""
+
+
+def test_show_writes_what_is_switched_on() -> None:
+    policy = parse(MINIMAL + EVERY_GATE_AND_HOOK)
+    assert policy.ready == Ready(True, True, 80, HttpCheck(8080, "/healthz", 204))
+    assert policy.drain.hooks == (
+        Hook(HookKind.COMMAND, ("/usr/local/bin/leave", "now")),
+        Hook(HookKind.WEBHOOK, url="https://lb.example/drain", deadline_seconds=5.0),
+        Hook(HookKind.AGENT, ("/sbin/leave",)),
+    )
+    hooks = policy.drain.hooks
+    shown = {
+        leaf
+        for each in hooks
+        for leaf in _leaves(yaml.safe_load(show(replace(policy, drain=replace(policy.drain, hooks=(each,))))))
+    }
+    assert shown >= SWITCHED_OFF
+
+
+def test_the_warm_up_may_follow_the_launches() -> None:
+    policy = parse(MINIMAL + "warm_up: auto\n")
+    assert (policy.warm_up_auto, policy.warm_up_seconds) == (True, 60.0)
+    assert yaml.safe_load(show(policy))["warm_up"] == "auto"
 
 
 _FRAGMENTS = st.sampled_from(
@@ -404,7 +476,7 @@ def test_the_policies_that_come_along_are_right(path: Path) -> None:
 
 def test_the_example_shows_every_key() -> None:
     example = yaml.safe_load((ROOT / "policies" / "web.yaml").read_text())
-    assert _own(_leaves(example)) == _always_there("## Keys")
+    assert _own(_leaves(example)) - SWITCHED_OFF == _always_there("## Keys") - SWITCHED_OFF
 
 
 def _documented(heading: str) -> dict[str, str]:
@@ -432,6 +504,12 @@ def _leaves(data: object, path: str = "") -> list[str]:
     return [path]
 
 
+def _of_optional(part: dict[str, Any], whole: dict[str, object], path: str) -> dict[str, str]:
+    """Give the leaves of what is switched off by being left out."""
+    sections = [choice for choice in part.get("anyOf", ()) if "$ref" in choice]
+    return _defaults(sections[0], whole, path) if sections else {path: "`none`"}
+
+
 def _defaults(part: dict[str, object], whole: dict[str, object], path: str = "") -> dict[str, str]:
     """Give every leaf of a schema, with its default as the reference writes it."""
     reference = part.get("$ref")
@@ -448,6 +526,8 @@ def _defaults(part: dict[str, object], whole: dict[str, object], path: str = "")
         default = part.get("default")
         if isinstance(default, list):
             return {path: f"`[{', '.join(default)}]`"}
+        if default is None and "default" in part:
+            return _of_optional(part, whole, path)
         text = str(default).lower() if isinstance(default, bool | None) else str(default)
         return {path: f"`{text}`" if "default" in part else "required"}
     leaves: dict[str, str] = {}

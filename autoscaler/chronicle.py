@@ -26,6 +26,7 @@ from autoscaler.core.decision import Decision
 from autoscaler.core.errors import StoreError
 from autoscaler.core.observation import ExternalSample, Observation, Request, Unknown
 from autoscaler.core.snapshot import HostStatus, ReloadStatus
+from autoscaler.external.prometheus import NOT_ASKED
 
 log = structlog.get_logger(__name__)
 
@@ -108,8 +109,9 @@ class Chronicle:
         """Note queries that stopped giving figures since the tick before, or give them again."""
         for key, found in observation.external.items():
             given = isinstance(found, ExternalSample)
-            # Nothing is known of a query that was just begun: that is no loss yet.
-            if self._figures.get(key, given) != given:
+            if isinstance(found, Unknown) and found.why == NOT_ASKED:
+                continue
+            if self._figures.get(key, True) != given:
                 if isinstance(found, Unknown):
                     self.note(observation.at, "no_figure", query=key, why=found.why)
                 else:

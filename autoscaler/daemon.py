@@ -14,20 +14,23 @@ from typing import Any
 import structlog
 
 from autoscaler.chronicle import Chronicle
-from autoscaler.config import Config
+from autoscaler.config import Config, read_secret
 from autoscaler.control.server import ControlServer
 from autoscaler.core.decision import Decision
 from autoscaler.core.errors import AutoscalerError, ControlError, StoreError
 from autoscaler.core.memory import Memory
-from autoscaler.core.observation import Change, Request
-from autoscaler.core.policy import Policy, metrics_of, pools_of, queries_of
+from autoscaler.core.observation import Change, HostInventory, Observation, Request
+from autoscaler.core.policy import Policy, addressed_groups, metrics_of, pools_of, queries_of
 from autoscaler.core.ports import Hypervisor
 from autoscaler.core.snapshot import GroupStatus, ReloadStatus, Snapshot, TickStatus, Totals
 from autoscaler.core.status import Finished, accumulate, group_statuses, host_statuses, image_launches, refuse_change
 from autoscaler.core.step import step
 from autoscaler.executor import Executor
 from autoscaler.exporter.collector import make_registry
+from autoscaler.external.probes import Prober, targets
 from autoscaler.external.prometheus import Prometheus, Queries, Query
+from autoscaler.external.webhooks import Receiver, Webhooks, of_transition
+from autoscaler.hooks import run_hook
 from autoscaler.host.load import HostLoad
 from autoscaler.hypervisor import LibvirtHypervisor, is_local
 from autoscaler.log import configure
@@ -90,11 +93,19 @@ class Daemon:
             workers_per_host=config.workers,
             on_end=self._ticker.wake,
             on_bug=self._events.put,
+            run_hook=run_hook,
         )
         loads = {name: HostLoad(name).sample for name, host in config.hosts.items() if is_local(host.uri)}
         self._queries = Queries(_prometheus(config))
+        self._prober = Prober(now=time.time, on_change=self._ticker.wake)
+        self._webhooks = Webhooks(_receivers(config))
         sampler = Sampler(
-            self._hypervisors, loads, config.interval_seconds, config.workers, external=self._queries.newest
+            self._hypervisors,
+            loads,
+            config.interval_seconds,
+            config.workers,
+            external=self._queries.newest,
+            probes=self._prober.results,
         )
         self._world = World(sampler, journal, self._executor)
 
@@ -115,6 +126,7 @@ class Daemon:
         if self._journal.recall(LEDGER_LOST):
             log.warning("the journal was lost; instances are adopted by their metadata, look for overlays without one")
         lengthen_watchdog(heartbeat_seconds(self._config))
+        self._webhooks.start()
         self._ticker.start()
         try:
             self._serve()
@@ -124,10 +136,12 @@ class Daemon:
             control.stop()
             web.stop()
             self._queries.close()
+            self._prober.close()
             if not self._executor.stop(_ACTIONS_DEADLINE_SECONDS):
                 log.warning("actions still under way are left for the next start")
             if self._tick_lock.acquire(timeout=_TICK_DEADLINE_SECONDS):
                 self._journal.close()
+            self._webhooks.close()
             log.info("daemon stopped, guests run on")
 
     def _serve(self) -> None:
@@ -286,6 +300,8 @@ class Daemon:
             self._prune(at)
         except StoreError as error:
             self._count_failure("tick committed, but the journal cannot be kept in order", error)
+        self._webhooks.send([of_transition(transition) for transition in result.transitions])
+        self._ask_instances(policies, observation)
         finished = Finished(policies, observation, result, intents)
         self._log_changes(finished)
         self._publish(finished, TickStatus(self._number, at, time.monotonic() - began, lateness_seconds))
@@ -295,8 +311,16 @@ class Daemon:
         """Say what these policies want to be told of, beside counters."""
         for name, hypervisor in self._hypervisors.items():
             hypervisor.watch_pools(frozenset(pool for host, pool in pools_of(policies) if host == name))
+            hypervisor.watch_addresses(addressed_groups(policies))
         interval = self._config.interval_seconds
         self._queries.watch(Query(key, promql, interval) for key, promql in queries_of(policies).items())
+
+    def _ask_instances(self, policies: tuple[Policy, ...], observation: Observation) -> None:
+        """Say whom to ask before the next tick."""
+        for host, inventory in observation.inventory.items():
+            # A host that could not be listed keeps the instances it had.
+            if isinstance(inventory, HostInventory):
+                self._prober.watch(host, targets(policies, inventory.domains, self._journal.controller))
 
     def _count_failure(self, what: str, error: StoreError) -> None:
         log.error(what, error=str(error))
@@ -316,6 +340,7 @@ class Daemon:
             last_success_at=tick.at,
             hosts=host_statuses(finished.observation),
             groups=group_statuses(finished),
+            webhooks=self._webhooks.counts(),
             images=image_launches(finished),
             totals=replace(totals, ticks=totals.ticks.add(tick.duration_seconds)),
         )
@@ -383,6 +408,14 @@ def _prometheus(config: Config) -> Prometheus | None:
     return Prometheus(
         server.url, timeout_seconds=server.timeout_seconds, ca_file=server.ca_file, token_file=server.token_file
     )
+
+
+def _receivers(config: Config) -> list[Receiver]:
+    """Read the receivers' secrets. Raises PolicyError for one that cannot be used."""
+    return [
+        Receiver(hook.url, b"" if hook.secret_file is None else read_secret(hook.secret_file), frozenset(hook.events))
+        for hook in config.webhooks
+    ]
 
 
 def _hypervisors(config: Config, journal: Journal, wake: Callable[[], None]) -> dict[str, Hypervisor]:

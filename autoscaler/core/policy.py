@@ -458,3 +458,10 @@ def pools_of(policies: Iterable[Policy]) -> frozenset[tuple[str, str]]:
     return frozenset(
         (policy.host, signal.pool) for policy in policies for signal in policy.signals if signal.pool is not None
     )
+
+
+def addressed_groups(policies: Iterable[Policy]) -> frozenset[str]:
+    """Name the groups whose instances' addresses somebody wants: a gate, a probe, or a drain hook that is told them."""
+    return frozenset(
+        policy.group for policy in policies if policy.ready.address or policy.ready.probes or policy.drain.hooks
+    )

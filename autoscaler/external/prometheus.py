@@ -26,6 +26,8 @@ from autoscaler.core.observation import ExternalSample, Unknown
 log = structlog.get_logger(__name__)
 
 MAX_ANSWER_BYTES = 256 * 1024
+NOT_ASKED = "not asked yet"
+"""Why there is no figure of a query that was just begun."""
 _MAX_TOKEN_BYTES = 64 * 1024
 _STALE_INTERVALS = 3.0
 _SHOWN_SAMPLES = 3
@@ -246,7 +248,7 @@ class _Watch:
         self._stopped = threading.Event()
         self._lock = threading.Lock()
         self._sample: ExternalSample | None = None
-        self._why: str | None = "not asked yet"
+        self._why: str | None = NOT_ASKED
         threading.Thread(target=self._run, name=f"query {query.key}", daemon=True).start()
 
     def stop(self) -> None:
@@ -256,7 +258,7 @@ class _Watch:
         with self._lock:
             sample, why = self._sample, self._why
         if sample is None:
-            return Unknown(why or "not asked yet")
+            return Unknown(why or NOT_ASKED)
         age = at - sample.at
         if age > self._query.stale_seconds:
             return Unknown(f"the last figure is {age:.0f} s old{f': {why}' if why else ''}")

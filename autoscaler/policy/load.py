@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -61,7 +62,7 @@ def show(policy: Policy) -> str:
     return yaml.dump(to_data(policy), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1000)
 
 
-def schema() -> dict[str, object]:
+def schema() -> dict[str, Any]:
     """Give the JSON Schema of the policy file, for editors; it refuses no file that is valid."""
     dialect = "https://json-schema.org/draft/2020-12/schema"
     made = PolicyFile.model_json_schema()

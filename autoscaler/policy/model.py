@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 from autoscaler.core.policy import (
+    USER_NETWORK,
     Accelerator,
     Behavior,
     DirectionLimits,
@@ -236,6 +237,18 @@ class PolicyFile(Section):
         size = info.data.get("size")
         if value is not None and size is not None:
             fits_size(value, Size(size.min, size.max))
+        return value
+
+    @field_validator("ready")
+    @classmethod
+    def _can_be_asked(cls, value: ReadySection, info: ValidationInfo) -> ReadySection:
+        machine: MachineSection | None = info.data.get("machine")
+        gates = {"tcp": value.tcp, "http": value.http}
+        if machine is not None and machine.network == USER_NETWORK:
+            message = "nobody can reach a guest with user-mode networking; give machine.network a libvirt network"
+            errors = [WrongValueError(message, ("ready", key)) for key, asked in gates.items() if asked is not None]
+            if errors:
+                raise BrokenRulesError(errors)
         return value
 
     @field_validator("scaling")

@@ -323,10 +323,10 @@ class SimulatedHost:
             return replace(machine.domain, answers=None)
         assert ownership is not None
         answers = self._booted(machine, self._clock.now()) and ownership.instance not in self.silent
-        addressed = answers and ownership.group in self._addressed_groups
-        return replace(
-            machine.domain, answers=answers, addresses=(_address(machine),) if addressed else machine.domain.addresses
-        )
+        addresses = machine.domain.addresses
+        if answers and ownership.group in self._addressed_groups:
+            addresses = addresses or (_address(machine),)
+        return replace(machine.domain, answers=answers, addresses=addresses)
 
     def _account(self) -> None:
         """Bring shutdowns and CPU time up to now."""

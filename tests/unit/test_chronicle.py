@@ -9,6 +9,7 @@ from autoscaler.chronicle import Chronicle
 from autoscaler.core.memory import Memory
 from autoscaler.core.observation import Change, ExternalSample, Observation, Request, Unknown
 from autoscaler.core.snapshot import HostStatus, ReloadStatus
+from autoscaler.external.prometheus import NOT_ASKED
 from autoscaler.store import Journal, Rollup, TickRecord
 from autoscaler.store.rollups import MAX_SPANS, put_together, span_of
 from tests.samples import NOW, SCALING_OUT, STEADY
@@ -50,11 +51,14 @@ def test_a_host_is_an_event_when_it_goes_and_when_it_comes(journal: Journal) -> 
 
 def test_a_figure_is_an_event_when_it_is_lost_and_when_it_is_back(journal: Journal) -> None:
     chronicle = Chronicle(journal)
-    sample, unknown = ExternalSample(1.0, NOW), Unknown("not asked yet")
-    for found in (unknown, sample, sample, Unknown("gone"), Unknown("gone"), sample):
+    sample, unknown, gone = ExternalSample(1.0, NOW), Unknown(NOT_ASKED), Unknown("gone")
+    for found in (unknown, sample, sample, gone, gone, sample):
         chronicle.figures(Observation(NOW, 10.0, external={"queue": found}))
-    assert kinds(journal) == ["figure", "no_figure", "figure"]
-    assert journal.events()[1].detail == {"query": "queue", "why": "gone"}
+    assert kinds(journal) == ["no_figure", "figure"]
+    assert journal.events()[0].detail == {"query": "queue", "why": "gone"}
+    for found in (unknown, gone, gone):
+        chronicle.figures(Observation(NOW, 10.0, external={"other": found}))
+    assert kinds(journal)[2:] == ["no_figure"], "one that never gave any is a loss, too"
 
 
 def test_an_event_that_cannot_be_kept_is_logged_and_no_more(journal: Journal) -> None:

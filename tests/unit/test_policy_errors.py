@@ -283,6 +283,9 @@ POLICIES: dict[str, str] = {
     "agent is a number": but("agent: true", "agent: 1"),
     "agent is a word": but("agent: true", "agent: maybe"),
     "ready timeout zero": but("timeout: 5m", "timeout: 0s"),
+    "probes of user-mode networking": but(
+        "agent: true, timeout", "tcp: 22, http: {port: 80}, timeout", but("network: default", "network: user")
+    ),
     "drain deadline too long": but("deadline: 60s", "deadline: 99999h"),
     "everything at once": "version: 3\ngroup: 7\nhots: [x]\nimage: {pool: 1}\nsize: {min: 4, max: 2}\nwarm_up: 60\n",
 }

@@ -4,7 +4,7 @@ import re
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 import pytest
 import yaml
@@ -567,7 +567,11 @@ def test_the_reference_tells_every_key_of_the_configuration() -> None:
     keys = {key.replace("hosts.NAME.uri", "hosts") for key in _documented("## The configuration")}
     known = set()
     for name, field in config.ConfigFile.model_fields.items():
-        section = field.annotation
-        inner = section.model_fields if isinstance(section, type) and issubclass(section, BaseModel) else None
+        # A section that may be left out is one of two types.
+        types = (field.annotation, *get_args(field.annotation))
+        sections = [each for each in types if isinstance(each, type) and issubclass(each, BaseModel)]
+        inner = sections[0].model_fields if sections and get_origin(field.annotation) is not dict else None
         known |= {f"{name}.{below}" for below in inner} if inner else {name}
+        for listed in get_args(field.annotation) if get_origin(field.annotation) is list else ():
+            known |= {f"{name}[].{below}" for below in listed.model_fields}
     assert keys == known

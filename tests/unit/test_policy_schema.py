@@ -1,8 +1,6 @@
-"""The JSON Schema of policies, the examples, and the table of keys in docs/policies.md."""
+"""The JSON Schema of policies, and the examples."""
 
 import json
-import re
-from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,6 @@ import pytest
 from click.testing import CliRunner
 
 from autoscaler.cli import main
-from autoscaler.core.metrics import METRICS
 from autoscaler.policy.load import load_directory, load_file, schema, show
 from autoscaler.policy.yaml_reader import read_file
 
@@ -104,64 +101,3 @@ def _resolved(root: dict[str, Any], node: dict[str, Any]) -> dict[str, Any]:
     reference = node.get("$ref")
     resolved: dict[str, Any] = root["$defs"][reference.rpartition("/")[2]] if reference else node
     return resolved
-
-
-def keys_of(root: dict[str, Any]) -> dict[str, set[str]]:
-    """Name every key a policy may have as docs/policies.md does, with its defaults as they are written."""
-    found: dict[str, set[str]] = defaultdict(set)
-
-    def walk(node: dict[str, Any], prefix: str) -> None:
-        for key, below in node.get("properties", {}).items():
-            resolved = _resolved(root, below)
-            path = f"{prefix}{key}"
-            if resolved.get("properties"):
-                walk(resolved, f"{path}.")
-                continue
-            found[path].add(_default(key, node, below))
-            if resolved.get("type") == "array":
-                items = _resolved(root, resolved["items"])
-                for item in items.get("oneOf", [items]):
-                    walk(_resolved(root, item), f"{path}[].")
-
-    walk(root, "")
-    return found
-
-
-def _default(key: str, node: dict[str, Any], below: dict[str, Any]) -> str:
-    if key in node.get("required", []):
-        return "required"
-    value = below["default"]
-    if value is None:
-        return "none"
-    if isinstance(value, list):
-        return f"`[{', '.join(map(str, value))}]`"
-    return f"`{json.dumps(value) if isinstance(value, bool | int) else value}`"
-
-
-def tables(first_column: str) -> list[str]:
-    """Give the tables of the chapter on keys whose first column is called so."""
-    chapter = (CHECKOUT / "docs/policies.md").read_text().partition("## Keys")[2].partition("\n## ")[0]
-    return [part for part in chapter.split("\n\n") if part.startswith(f"| {first_column} |")]
-
-
-def test_every_metric_is_in_the_documentation() -> None:
-    (table,) = tables("metric")
-    first_cells = "".join(line.split("|")[1] for line in table.splitlines())
-    assert set(re.findall("`([^`]+)`", first_cells)) == set(METRICS)
-
-
-def test_every_key_and_default_is_in_the_documentation() -> None:
-    documented: dict[str, str] = {}
-    for table in tables("key"):
-        for key, default in re.findall(r"^\| `([^`|]+)` \| ([^|]*) \|", table, re.MULTILINE):
-            assert key not in documented, f"{key} stands there twice"
-            documented[key] = default
-    known = keys_of(schema())
-    assert documented.keys() - known.keys() == set(), "documented, and not known"
-    assert known.keys() - documented.keys() == set(), "not documented"
-    wrong = {
-        key: (documented[key], defaults)
-        for key, defaults in known.items()
-        if not all(default in documented[key] for default in defaults)
-    }
-    assert not wrong

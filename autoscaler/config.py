@@ -8,10 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
 
 from autoscaler.core.errors import PolicyError, Problem
+from autoscaler.core.transition import TransitionReason
 from autoscaler.policy.validate import Section, validate
 from autoscaler.policy.values import (
     BrokenRulesError,
@@ -21,6 +23,7 @@ from autoscaler.policy.values import (
     one_of,
     read_duration,
     read_flag,
+    read_http_url,
     read_name,
     read_whole,
     write_duration,
@@ -35,6 +38,8 @@ _URI = re.compile(r"(qemu(\+[a-z][a-z0-9]*)?|test)://[^\s/]*/\S*")
 _LISTEN = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+):([0-9]{1,5})")
 _SOCKET_PATH_BYTES = 107
 """The longest path Linux takes for a unix socket."""
+
+_SECRET_BYTES = 4096
 
 LogFormat = Literal["console", "json"]
 
@@ -67,6 +72,28 @@ class Log:
 
 
 @dataclass(frozen=True, slots=True)
+class Webhook:
+    """A receiver of transitions; `events` are reasons of transitions, none for all of them."""
+
+    url: str = field(repr=False)
+    secret_file: Path | None = None
+    events: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PrometheusServer:
+    """Where the figures of policies that scale by `prometheus` come from."""
+
+    url: str
+    """Without the API's path."""
+    timeout_seconds: float = 5.0
+    ca_file: Path | None = None
+    """Certificate authorities to trust in place of the system's."""
+    token_file: Path | None = None
+    """Holds a bearer token."""
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """The daemon's configuration; every path is absolute."""
 
@@ -79,6 +106,8 @@ class Config:
     workers: int = 4
     """How many actions may be under way at once on each host."""
     log: Log = Log()
+    webhooks: tuple[Webhook, ...] = ()
+    prometheus: PrometheusServer | None = None
 
 
 def load(path: Path | None = None) -> Config:
@@ -101,7 +130,39 @@ def load(path: Path | None = None) -> Config:
         interval_seconds=file.interval,
         workers=file.workers,
         log=Log(_log_format(file.log.format), file.log.level),
+        webhooks=tuple(Webhook(hook.url, hook.secret_file, tuple(hook.events)) for hook in file.webhooks),
+        prometheus=_prometheus(file.prometheus),
     )
+
+
+def read_secret(path: Path) -> bytes:
+    """Read a secret from a file of its own, without the line's end. Raises PolicyError naming the file.
+
+    Apart from `load`, so that whoever may use the commands need not be able to read it.
+    """
+    try:
+        with path.open("rb") as file:
+            open_to_all = os.fstat(file.fileno()).st_mode & 0o007
+            secret = file.read(_SECRET_BYTES + 1).strip()
+    except OSError as error:
+        message = f"the secret cannot be read: {error.strerror}; it belongs to the daemon's user, with mode 0400"
+        raise PolicyError((Problem(str(path), 1, 1, message),)) from error
+    wrong = None
+    if open_to_all:
+        wrong = f"every user of this machine may read the secret; change it, then: chmod 0400 {path}"
+    elif not secret:
+        wrong = "there is no secret in it; make one with: openssl rand -hex 32"
+    elif len(secret) > _SECRET_BYTES:
+        wrong = f"is longer than the {_SECRET_BYTES} bytes a secret may have; is it the right file?"
+    if wrong is not None:
+        raise PolicyError((Problem(str(path), 1, 1, wrong),))
+    return secret
+
+
+def _prometheus(section: "_PrometheusSection | None") -> PrometheusServer | None:
+    if section is None:
+        return None
+    return PrometheusServer(section.url, section.timeout, section.ca_file, section.token_file)
 
 
 def _log_format(asked: str) -> LogFormat:
@@ -145,6 +206,25 @@ def _uri(value: object) -> str:
     return value
 
 
+def _web_url(value: object) -> str:
+    parts = _split(value) if isinstance(value, str) and value.isprintable() and " " not in value else None
+    if parts is not None and "@" in parts.netloc:
+        # Not repeated, for the same reason.
+        raise WrongValueError("holds a user or password; write a bearer token into a file and name it in token_file")
+    if parts is None or parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
+        raise WrongValueError(f"must be a URL such as http://127.0.0.1:9090, not {found(value)}")
+    return str(value)
+
+
+def _split(url: str) -> SplitResult | None:
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:  # no port, or no IPv6 address
+        return None
+    return None if port == 0 else parts
+
+
 def _listen(value: object) -> Listen:
     match = _LISTEN.fullmatch(value) if isinstance(value, str) else None
     if match is None:
@@ -184,6 +264,29 @@ class _LogSection(Section):
     level: Annotated[str, BeforeValidator(one_of(["debug", "info", "warning", "error"]))] = _DEFAULT.log.level
 
 
+class _WebhookSection(Section):
+    url: Annotated[str, BeforeValidator(read_http_url)]
+    secret_file: _FilePath | None = None
+    events: list[Annotated[str, BeforeValidator(one_of(reason.value for reason in TransitionReason))]] = Field(
+        default=[]
+    )
+
+
+class _PrometheusSection(Section):
+    url: Annotated[str, BeforeValidator(_web_url)]
+    timeout: Annotated[float, BeforeValidator(read_duration), AfterValidator(between(0.1, 60.0, write_duration))] = 5.0
+    ca_file: _FilePath | None = None
+    token_file: _FilePath | None = None
+
+    @field_validator("token_file")
+    @classmethod
+    def _not_in_clear(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        url = urlsplit(info.data.get("url", ""))
+        if value is not None and url.scheme == "http" and not _is_loopback(url.hostname or ""):
+            raise WrongValueError("the token would cross the network in clear; write https:// in url")
+        return value
+
+
 class ConfigFile(Section):
     """The configuration file."""
 
@@ -200,6 +303,8 @@ class ConfigFile(Section):
     )
     workers: Annotated[int, BeforeValidator(read_whole), AfterValidator(between(1, 64, str))] = _DEFAULT.workers
     log: _LogSection = _LogSection()
+    webhooks: list[_WebhookSection] = Field(default=[])
+    prometheus: _PrometheusSection | None = None
 
     @field_validator("hosts")
     @classmethod

@@ -13,26 +13,32 @@ from typing import Any
 
 import structlog
 
-from autoscaler.config import Config
+from autoscaler.chronicle import Chronicle
+from autoscaler.config import Config, read_secret
 from autoscaler.control.server import ControlServer
 from autoscaler.core.decision import Decision
 from autoscaler.core.errors import AutoscalerError, ControlError, StoreError
 from autoscaler.core.memory import Memory
-from autoscaler.core.observation import Change, Request
-from autoscaler.core.policy import Policy, metrics_of
+from autoscaler.core.observation import Change, HostInventory, Observation, Request
+from autoscaler.core.policy import Policy, addressed_groups, metrics_of, pools_of, queries_of
 from autoscaler.core.ports import Hypervisor
 from autoscaler.core.snapshot import GroupStatus, ReloadStatus, Snapshot, TickStatus, Totals
-from autoscaler.core.status import Finished, accumulate, group_statuses, host_statuses
+from autoscaler.core.status import Finished, accumulate, group_statuses, host_statuses, image_launches, refuse_change
 from autoscaler.core.step import step
 from autoscaler.executor import Executor
 from autoscaler.exporter.collector import make_registry
+from autoscaler.external.probes import Prober, targets
+from autoscaler.external.prometheus import Prometheus, Queries, Query
+from autoscaler.external.webhooks import Receiver, Webhooks, of_transition
+from autoscaler.hooks import run_hook
 from autoscaler.host.load import HostLoad
 from autoscaler.hypervisor import LibvirtHypervisor, is_local
 from autoscaler.log import configure
 from autoscaler.notify import lengthen_watchdog, notify, notify_reloading
+from autoscaler.policy.calendar import Calendar
 from autoscaler.policy.load import load_directory
 from autoscaler.sampler import Sampler
-from autoscaler.store import LEDGER_LOST, Journal, TickRecord
+from autoscaler.store import LEDGER_LOST, Event, History, Journal, TickRecord
 from autoscaler.ticker import Ticker
 from autoscaler.web.server import WebServer
 from autoscaler.world import World
@@ -47,6 +53,8 @@ _COMMIT_DEADLINES_SECONDS = 10.0
 """How long a tick may wait for a journal that somebody else locks: to commit, and to keep it in order."""
 _SIGNAL_POLL_SECONDS = 0.5
 _PRUNE_EVERY_SECONDS = 3600.0
+_MOST_EVENTS = 500
+_HISTORY_SECONDS = 6 * 3600.0
 
 
 class Daemon:
@@ -55,12 +63,14 @@ class Daemon:
     def __init__(self, config: Config, policies: tuple[Policy, ...], journal: Journal) -> None:
         self._config = config
         self._policies = policies
+        self._calendar = Calendar()
         self._journal = journal
         self._memory: Memory = journal.load_memory()
         self._events: queue.SimpleQueue[str | BaseException] = queue.SimpleQueue()
         self._reload_lock = threading.Lock()
         self._tick_lock = threading.Lock()
         self._hosts = _HostLines()
+        self._chronicle = Chronicle(journal)
         self._pruned_at = 0.0
         self._number = 0
         self._ready = False
@@ -83,11 +93,21 @@ class Daemon:
             workers_per_host=config.workers,
             on_end=self._ticker.wake,
             on_bug=self._events.put,
+            run_hook=run_hook,
         )
         loads = {name: HostLoad(name).sample for name, host in config.hosts.items() if is_local(host.uri)}
-        self._world = World(
-            Sampler(self._hypervisors, loads, config.interval_seconds, config.workers), journal, self._executor
+        self._queries = Queries(_prometheus(config))
+        self._prober = Prober(now=time.time, on_change=self._ticker.wake)
+        self._webhooks = Webhooks(_receivers(config))
+        sampler = Sampler(
+            self._hypervisors,
+            loads,
+            config.interval_seconds,
+            config.workers,
+            external=self._queries.newest,
+            probes=self._prober.results,
         )
+        self._world = World(sampler, journal, self._executor)
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT. Raises what a worker or the tick raised if that was a bug."""
@@ -106,6 +126,7 @@ class Daemon:
         if self._journal.recall(LEDGER_LOST):
             log.warning("the journal was lost; instances are adopted by their metadata, look for overlays without one")
         lengthen_watchdog(heartbeat_seconds(self._config))
+        self._webhooks.start()
         self._ticker.start()
         try:
             self._serve()
@@ -114,10 +135,13 @@ class Daemon:
             self._ticker.stop()
             control.stop()
             web.stop()
+            self._queries.close()
+            self._prober.close()
             if not self._executor.stop(_ACTIONS_DEADLINE_SECONDS):
                 log.warning("actions still under way are left for the next start")
             if self._tick_lock.acquire(timeout=_TICK_DEADLINE_SECONDS):
                 self._journal.close()
+            self._webhooks.close()
             log.info("daemon stopped, guests run on")
 
     def _serve(self) -> None:
@@ -142,13 +166,39 @@ class Daemon:
 
     def change(self, by: str, group: str, change: Change, count: int | None, for_seconds: float | None) -> Request:
         """Note an operator's request for the next tick. Raises ControlError where it cannot be granted."""
-        policy = self._policy(group)
-        if change is Change.SCALE and (count is None or not policy.size.min <= count <= policy.size.max):
-            bounds = f"{policy.size.min} to {policy.size.max}"
-            raise ControlError(f"group {group} can be scaled to {bounds} instances; change size in its policy for more")
-        request = self._journal.add_request(time.time(), by, group, change, count, for_seconds)
+        if change is Change.DELETE:
+            self._refuse_deletion(group)
+        else:
+            size = self._policy(group).size
+            if change is Change.SCALE and (count is None or not size.min <= count <= size.max):
+                bounds = f"{size.min} to {size.max}"
+                raise ControlError(
+                    f"group {group} can be scaled to {bounds} instances; change size in its policy for more"
+                )
+        return self._request(Request(0, time.time(), by, group, change, count, for_seconds))
+
+    def change_instance(self, by: str, instance: str, change: Change, for_seconds: float | None) -> Request:
+        """Note an operator's request about one instance. Raises ControlError where there is no such instance."""
+        group = refuse_change(self._snapshot, instance, change)
+        return self._request(Request(0, time.time(), by, group, change, None, for_seconds, instance))
+
+    def _request(self, asked: Request) -> Request:
+        request = self._journal.add_request(
+            asked.at, asked.by, asked.group, asked.change, asked.count, asked.for_seconds, asked.instance
+        )
+        self._chronicle.request(request)
         self._ticker.wake()
         return request
+
+    def _refuse_deletion(self, group: str) -> None:
+        """Raise ControlError for a group that has a policy, or nothing to delete."""
+        if any(policy.group == group for policy in self._policies):
+            raise ControlError(
+                f"group {group} has a policy, which would make its instances anew; "
+                "take its file out of the policies folder and run `autoscaler reload` first"
+            )
+        if all(status.group != group for status in self._snapshot.groups):
+            raise ControlError(f"there is no group {group} with instances; `autoscaler status` lists the groups")
 
     def explain(self, group: str, at: float | None) -> Decision:
         """Give the decision of the last tick, or of the one at a time. Raises ControlError where there is none."""
@@ -161,12 +211,25 @@ class Daemon:
             raise ControlError(f"no decision of group {group} is recorded for that time")
         return decision
 
+    def events(self, group: str | None, since: float | None, after: int) -> tuple[Event, ...]:
+        """Give the newest events, oldest of them first."""
+        return self._journal.events(since, group, _MOST_EVENTS, after)
+
+    def history(self, group: str, since: float | None) -> History:
+        """Give what became of a group. Raises ControlError where nothing is known of it."""
+        now = time.time()
+        history = self._journal.history(group, now - _HISTORY_SECONDS if since is None else min(since, now), now)
+        if not history.decisions and not history.loads:
+            self._policy(group)
+        return history
+
     def reload(self, by: str) -> ReloadStatus:
         """Read the policy files again; wrong ones are refused as a whole and the old ones run on."""
         with self._reload_lock:
             if self._ready:
                 notify_reloading()
             status = self._read_policies(by)
+            self._chronicle.reload(status, by, len(self._policies))
             self._show(reload=status)
             if self._ready:
                 notify("READY=1")
@@ -182,6 +245,7 @@ class Daemon:
         gone = {policy.group for policy in self._policies} - {policy.group for policy in policies}
         for group in sorted(gone):
             log.warning("policy file vanished, its instances run on unmanaged", group=group)
+            self._chronicle.note(time.time(), "policy_vanished", group)
         self._policies = policies
         log.info("policies reloaded", by=by, policies=len(policies))
         return ReloadStatus(ok=True, at=time.time())
@@ -213,11 +277,18 @@ class Daemon:
         at = time.time()
         policies = self._policies
         self._number += 1
+        self._look_for(policies)
         try:
             observation = self._world.observe(at, metrics_of(policies))
+            observation = replace(observation, schedules=self._calendar.states(policies, at))
             result = step(policies, observation, self._memory)
             record = TickRecord(
-                observation, policies, result.decisions, result.memory, duration_seconds=time.monotonic() - began
+                observation,
+                policies,
+                result.decisions,
+                result.memory,
+                duration_seconds=time.monotonic() - began,
+                transitions=result.transitions,
             )
             intents = self._world.commit(record, result.actions)
         except StoreError as error:
@@ -229,10 +300,27 @@ class Daemon:
             self._prune(at)
         except StoreError as error:
             self._count_failure("tick committed, but the journal cannot be kept in order", error)
+        self._webhooks.send([of_transition(transition) for transition in result.transitions])
+        self._ask_instances(policies, observation)
         finished = Finished(policies, observation, result, intents)
         self._log_changes(finished)
         self._publish(finished, TickStatus(self._number, at, time.monotonic() - began, lateness_seconds))
         return True
+
+    def _look_for(self, policies: tuple[Policy, ...]) -> None:
+        """Say what these policies want to be told of, beside counters."""
+        for name, hypervisor in self._hypervisors.items():
+            hypervisor.watch_pools(frozenset(pool for host, pool in pools_of(policies) if host == name))
+            hypervisor.watch_addresses(addressed_groups(policies))
+        interval = self._config.interval_seconds
+        self._queries.watch(Query(key, promql, interval) for key, promql in queries_of(policies).items())
+
+    def _ask_instances(self, policies: tuple[Policy, ...], observation: Observation) -> None:
+        """Say whom to ask before the next tick."""
+        for host, inventory in observation.inventory.items():
+            # A host that could not be listed keeps the instances it had.
+            if isinstance(inventory, HostInventory):
+                self._prober.watch(host, targets(policies, inventory.domains, self._journal.controller))
 
     def _count_failure(self, what: str, error: StoreError) -> None:
         log.error(what, error=str(error))
@@ -252,6 +340,8 @@ class Daemon:
             last_success_at=tick.at,
             hosts=host_statuses(finished.observation),
             groups=group_statuses(finished),
+            webhooks=self._webhooks.counts(),
+            images=image_launches(finished),
             totals=replace(totals, ticks=totals.ticks.add(tick.duration_seconds)),
         )
 
@@ -263,9 +353,21 @@ class Daemon:
     def _log_changes(self, finished: Finished) -> None:
         """Log a line per change and none for a quiet tick."""
         self._hosts.log(finished)
+        self._chronicle.hosts(finished.observation.at, host_statuses(finished.observation))
+        self._chronicle.figures(finished.observation)
+        for each in finished.result.transitions:
+            log.info(
+                "instance changed",
+                group=each.group,
+                instance=each.instance,
+                before=each.before.value if each.before is not None else None,
+                after=each.after.value,
+                reason=each.reason.value,
+            )
         before: dict[str, GroupStatus] = {status.group: status for status in self._snapshot.groups}
         for decision in finished.result.decisions:
             codes = [reason.code.value for reason in decision.reasons]
+            self._chronicle.scaled(decision)
             if decision.admitted != decision.current:
                 log.info(
                     "group scaled",
@@ -297,6 +399,23 @@ class _HostLines:
             elif status.why is None and before is not None:
                 log.info("host answers", host=status.host)
             self._why[status.host] = status.why
+
+
+def _prometheus(config: Config) -> Prometheus | None:
+    server = config.prometheus
+    if server is None:
+        return None
+    return Prometheus(
+        server.url, timeout_seconds=server.timeout_seconds, ca_file=server.ca_file, token_file=server.token_file
+    )
+
+
+def _receivers(config: Config) -> list[Receiver]:
+    """Read the receivers' secrets. Raises PolicyError for one that cannot be used."""
+    return [
+        Receiver(hook.url, b"" if hook.secret_file is None else read_secret(hook.secret_file), frozenset(hook.events))
+        for hook in config.webhooks
+    ]
 
 
 def _hypervisors(config: Config, journal: Journal, wake: Callable[[], None]) -> dict[str, Hypervisor]:

@@ -18,6 +18,7 @@ from pathlib import Path
 from statistics import median
 
 from autoscaler.cli.show_simulation import ordered
+from autoscaler.core.policy import TargetTracking
 from autoscaler.policy.load import load_file
 from autoscaler.simulate.against import TARGETS, Row, contest, contest_policy, retargeted
 from autoscaler.simulate.baselines import ALGORITHMS
@@ -29,7 +30,7 @@ from autoscaler.simulate.rehearsal import Course, Scenario, rehearse_policy
 POLICY = load_file(Path(__file__).with_suffix(".yaml"))
 """Ours, beside this file; its target is tried like the others'."""
 OURS = POLICY.group
-AS_IT_COMES = ", ".join(f"{strategy.target:.0%}" for strategy in POLICY.scaling)
+AS_IT_COMES = ", ".join(f"{each.target:.0%}" for each in POLICY.signals if isinstance(each, TargetTracking))
 SIZE = POLICY.size
 PEAK = 20
 """Instances that the highest load of a trace needs at the line: the loads are scaled to it."""

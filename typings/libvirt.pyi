@@ -12,6 +12,8 @@ VIR_DOMAIN_XML_INACTIVE: int
 VIR_DOMAIN_CRASHED: int
 VIR_DOMAIN_DEFINE_VALIDATE: int
 VIR_DOMAIN_EVENT_ID_LIFECYCLE: int
+VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_ARP: int
+VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_LEASE: int
 VIR_DOMAIN_METADATA_ELEMENT: int
 VIR_DOMAIN_NOSTATE: int
 VIR_DOMAIN_BLOCKED: int
@@ -21,6 +23,11 @@ VIR_DOMAIN_RUNNING: int
 VIR_DOMAIN_SHUTDOWN: int
 VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN: int
 VIR_DOMAIN_SHUTOFF: int
+VIR_DOMAIN_STATS_BALLOON: int
+VIR_DOMAIN_STATS_BLOCK: int
+VIR_DOMAIN_STATS_INTERFACE: int
+VIR_DOMAIN_PAUSED_IOERROR: int
+VIR_DOMAIN_SHUTOFF_CRASHED: int
 VIR_DOMAIN_STATS_STATE: int
 VIR_DOMAIN_STATS_VCPU: int
 VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA: int
@@ -118,6 +125,7 @@ class virDomain:
     def destroy(self) -> int: ...
     def suspend(self) -> int: ...
     def resume(self) -> int: ...
+    def interfaceAddresses(self, source: int, flags: int = 0) -> dict[str, Any]: ...
     def memoryStats(self) -> dict[str, int]: ...
     def shutdownFlags(self, flags: int = 0) -> int: ...
     def undefine(self) -> int: ...

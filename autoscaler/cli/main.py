@@ -1,5 +1,6 @@
 """The commands. Exit codes: 0 done, 1 refused or found wrong, 2 wrong usage, 3 the daemon does not answer."""
 
+import errno
 import json
 import os
 import sys
@@ -14,6 +15,8 @@ from rich.console import Console
 from autoscaler import config
 from autoscaler.cli import arguments
 from autoscaler.cli.show_decision import show_decision
+from autoscaler.cli.show_events import show_event
+from autoscaler.cli.show_history import show_history
 from autoscaler.cli.show_status import show_status
 from autoscaler.codec import decode, encode
 from autoscaler.control.client import request
@@ -24,8 +27,11 @@ from autoscaler.core.policy import Policy
 from autoscaler.core.snapshot import ReloadStatus, Snapshot
 from autoscaler.policy import load
 from autoscaler.reasons import clock, duration
+from autoscaler.store import Event, History
 
 DEFAULT_HOLD = "1h"
+_FOLLOW_SECONDS = 1.0
+_OUTPUT_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EBADF})
 
 
 class _Commands(click.Group):
@@ -33,7 +39,9 @@ class _Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:  # as click declares it
         try:
-            return super().invoke(ctx)
+            result = super().invoke(ctx)
+            if sys.stdout is not None:
+                sys.stdout.flush()
         except AutoscalerError as error:
             label = "" if isinstance(error, PolicyError) else "error: "
             click.echo(f"{label}{error}", err=True)
@@ -41,6 +49,14 @@ class _Commands(click.Group):
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
             ctx.exit(130)
+        except OSError as error:
+            if error.errno not in _OUTPUT_ERRORS:
+                raise
+            click.echo(f"error: the output cannot be written: {error.strerror}", err=True)
+            # What could not be written is not tried again at the interpreter's end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            ctx.exit(1)
+        return result
 
 
 def _remember_config(ctx: click.Context, _: click.Parameter, value: Path | None) -> None:
@@ -63,13 +79,14 @@ def _settings(ctx: click.Context) -> config.Config:
     return config.load(ctx.find_root().obj)
 
 
-def _ask(ctx: click.Context, command: str, **given: Any) -> Any:
+def ask(ctx: click.Context, command: str, **given: Any) -> Any:
+    """Ask the daemon. Raises AutoscalerError where it refuses or does not answer."""
     return request(_settings(ctx).control_socket, command, **given)
 
 
 def _console() -> Console:
     """Make a console for plain text: what is shown is data, never markup. A pipe gets lines as long as they are."""
-    width = None if sys.stdout.isatty() else 1000
+    width = None if sys.stdout is not None and sys.stdout.isatty() else 1000
     return Console(highlight=False, markup=False, emoji=False, width=width)
 
 
@@ -171,7 +188,7 @@ def status(ctx: click.Context, as_json: bool) -> None:
 
     Example: autoscaler status --json
     """
-    data = _ask(ctx, "status")
+    data = ask(ctx, "status")
     if as_json:
         _print_json(data)
     else:
@@ -194,11 +211,82 @@ def explain(ctx: click.Context, group: str, at: float | None, as_json: bool) -> 
 
     Example: autoscaler explain web --at 14:05
     """
-    data = _ask(ctx, "explain", group=group, at=at)
+    data = ask(ctx, "explain", group=group, at=at)
     if as_json:
         _print_json(data)
     else:
         show_decision(_console(), decode(data, Decision), time.time())
+
+
+@main.command()
+@click.option("--group", metavar="GROUP", help="Only what happened to this group.")
+@click.option(
+    "--since",
+    "since_seconds",
+    metavar="DURATION",
+    default="1h",
+    show_default=True,
+    callback=arguments.duration,
+    help="How far back: 90s, 5m, 2h, 3d.",
+)
+@click.option("--follow", is_flag=True, help="Go on with what happens next, until Ctrl-C.")
+@json_option
+@config_option
+@click.pass_context
+def events(ctx: click.Context, group: str | None, since_seconds: float, follow: bool, as_json: bool) -> None:
+    """Show what happened: scalings, transitions, requests, reloads, alarms.
+
+    At most the newest 500. With --follow, --json prints one event per line.
+
+    Example: autoscaler events --group web --since 2h
+    """
+    console = _console()
+    data = ask(ctx, "events", group=group, since=time.time() - since_seconds)
+    if as_json and not follow:
+        _print_json(data)
+        return
+    last = 0
+    while True:
+        for event in decode(data, tuple[Event, ...]):
+            _show_event(console, event, as_json)
+            last = max(last, event.id)
+        if not follow:
+            return
+        time.sleep(_FOLLOW_SECONDS)
+        data = ask(ctx, "events", group=group, since=time.time() - since_seconds, after=last)
+
+
+def _show_event(console: Console, event: Event, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(encode(event)))
+    else:
+        show_event(console, event)
+
+
+@main.command()
+@click.argument("group")
+@click.option(
+    "--since",
+    "since_seconds",
+    metavar="DURATION",
+    default="6h",
+    show_default=True,
+    callback=arguments.duration,
+    help="How far back: 90m, 12h, 8d.",
+)
+@json_option
+@config_option
+@click.pass_context
+def history(ctx: click.Context, group: str, since_seconds: float, as_json: bool) -> None:
+    """Show a group's load, its size, and the decisions that changed.
+
+    Example: autoscaler history web --since 12h
+    """
+    data = ask(ctx, "history", group=group, since=time.time() - since_seconds)
+    if as_json:
+        _print_json(data)
+    else:
+        show_history(_console(), decode(data, History))
 
 
 @main.command()
@@ -221,8 +309,8 @@ def scale(ctx: click.Context, group: str, count: int | str, for_seconds: float |
     """
     if count == "auto" and for_seconds is not None:
         raise click.UsageError("--for has no meaning with auto")
-    data = _ask(ctx, "scale", group=group, count=count, for_seconds=for_seconds)
-    _confirm(data, _scaled(decode(data, Request)), as_json)
+    data = ask(ctx, "scale", group=group, count=count, for_seconds=for_seconds)
+    confirm(data, _scaled(decode(data, Request)), as_json)
 
 
 def _scaled(accepted: Request) -> str:
@@ -245,8 +333,8 @@ def pause(ctx: click.Context, group: str, as_json: bool) -> None:
 
     Example: autoscaler pause web
     """
-    data = _ask(ctx, "pause", group=group)
-    _confirm(data, f"{group} is paused: nothing is done for it until `autoscaler resume {group}`", as_json)
+    data = ask(ctx, "pause", group=group)
+    confirm(data, f"{group} is paused: nothing is done for it until `autoscaler resume {group}`", as_json)
 
 
 @main.command()
@@ -259,11 +347,12 @@ def resume(ctx: click.Context, group: str, as_json: bool) -> None:
 
     Example: autoscaler resume web
     """
-    data = _ask(ctx, "resume", group=group)
-    _confirm(data, f"{group} is acted for again", as_json)
+    data = ask(ctx, "resume", group=group)
+    confirm(data, f"{group} is acted for again", as_json)
 
 
-def _confirm(data: object, sentence: str, as_json: bool) -> None:
+def confirm(data: object, sentence: str, as_json: bool) -> None:
+    """Print what was accepted: as a sentence, or the daemon's answer."""
     if as_json:
         _print_json(data)
     else:
@@ -281,7 +370,7 @@ def reload(ctx: click.Context, as_json: bool) -> None:
 
     Example: autoscaler reload
     """
-    data = _ask(ctx, "reload")
+    data = ask(ctx, "reload")
     result = decode(data, ReloadStatus)
     if as_json:
         _print_json(data)
@@ -290,6 +379,17 @@ def reload(ctx: click.Context, as_json: bool) -> None:
     else:
         click.echo(f"{result.error}\nreload refused: the earlier policies run on", err=True)
     ctx.exit(0 if result.ok else 1)
+
+
+@main.command()
+def schema() -> None:
+    """Print the JSON Schema of policy files, for editors.
+
+    It knows keys and kinds of values; `autoscaler validate` knows the rest.
+
+    Example: autoscaler schema > policy.schema.json
+    """
+    _print_json(load.schema())
 
 
 @main.group()

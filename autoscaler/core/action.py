@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from autoscaler.core.errors import HypervisorErrorKind
-from autoscaler.core.policy import Image, Machine
+from autoscaler.core.policy import Hook, Image, Machine
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,17 @@ class Start:
     instance: str
 
 
-Action = Clone | Remove | Start
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """Run an instance's drain hooks; it serves on meanwhile, and whatever becomes of them it is removed afterwards."""
+
+    group: str
+    host: str
+    instance: str
+    hooks: tuple[Hook, ...]
+
+
+Action = Clone | Drain | Remove | Start
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from autoscaler.core.decision import Decision
 from autoscaler.core.memory import GroupMemory, LoadSample
 from autoscaler.core.observation import Observation
 from autoscaler.core.policy import Policy
+from autoscaler.core.reading import retention_seconds
 from autoscaler.core.signals import Load, Measured, Warming, group_sample
 from autoscaler.core.windows import trim
 
@@ -37,21 +38,21 @@ def decide_on_load(
     policy: Policy, group: GroupMemory, load: EvenLoad, observation: Observation
 ) -> tuple[Decision, GroupMemory]:
     """Decide how many instances the group should have; `group.admitted` is the count it has."""
-    samples = _take_in(policy, group.samples, load, observation.at)
+    samples = _take_in(policy, group.samples, load, observation)
     current = group.admitted if group.admitted is not None else policy.size.min
     return decide_count(policy, replace(group, samples=samples), current, observation)
 
 
 def _take_in(
-    policy: Policy, before: Mapping[str, tuple[LoadSample, ...]], load: EvenLoad, at: float
+    policy: Policy, before: Mapping[str, tuple[LoadSample, ...]], load: EvenLoad, observation: Observation
 ) -> dict[str, tuple[LoadSample, ...]]:
-    loads = load.members()
+    at, loads = observation.at, load.members()
     samples: dict[str, tuple[LoadSample, ...]] = {}
-    for strategy in policy.scaling:
-        series = strategy.series
-        if series not in samples:
-            sample = group_sample(loads, strategy.across, at)
-            kept = before.get(series, ())
-            window = max(other.over_seconds for other in policy.scaling if other.series == series)
-            samples[series] = trim(kept if sample is None else (*kept, sample), at, window)
+    for signal in policy.signals:
+        if signal.series not in samples:
+            sample = group_sample(loads, signal.across, at)
+            kept = before.get(signal.series, ())
+            alike = (other for other in policy.signals if other.series == signal.series)
+            window = max(retention_seconds(other, observation.interval_seconds) for other in alike)
+            samples[signal.series] = trim(kept if sample is None else (*kept, sample), at, window)
     return samples

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from autoscaler.core.observation import DomainCounters
+from autoscaler.core.transition import InstanceState, TransitionReason
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,22 @@ class LoadSample:
     missing: int
     steal: float | None = None
     """Average over what was measured: the share of its vCPUs' time that a guest wanted to run and could not."""
+    least: float | None = None
+    """`value` if what is warming or missing carries nothing."""
+    most: float | None = None
+    """`value` if what is warming or missing is fully loaded."""
+    serving: int = 0
+    """Instances that were ready and warmed up, measured or not."""
+
+    @property
+    def unmeasured(self) -> int:
+        """How many values had to be imputed."""
+        return self.warming + self.missing
+
+    @property
+    def members(self) -> int:
+        """How many values there should be: the ready instances, or one for what is one value by itself."""
+        return self.measured + self.unmeasured
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +46,14 @@ class Wish:
 
     at: float
     count: int
+
+
+@dataclass(frozen=True, slots=True)
+class SizeChange:
+    """A change of the admitted count, for the rate limits; `delta` is negative for a scale-in."""
+
+    at: float
+    delta: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +72,32 @@ class InstanceMemory:
     """Attempts to bring it back that failed in a row."""
     returned: bool = False
     """It was brought back: that it becomes ready is no launch."""
+    timed_out: bool = False
+    """It was not ready in time, and is removed even if it comes up late."""
+    silent_since: float | None = None
+    """Since when its agent, which had answered, says nothing."""
+    sick: TransitionReason | None = None
+    """Why it is unhealthy; None while it is well."""
+    draining: TransitionReason | None = None
+    """Why it is to leave; None while it is not."""
+    draining_since: float | None = None
+    drained: bool = False
+    """Its hooks have ended, however they did."""
+    detached: bool = False
+    protected_until: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """Where an instance was in its life at the last tick, whether or not it has a domain yet."""
+
+    host: str
+    state: InstanceState
+    since: float
+    reason: TransitionReason | None = None
+    """Why it came to be in this state; None where no tick saw it come."""
+    note: TransitionReason | None = None
+    """What somebody did to it that changes no state: paused or renamed it, or took its host out of reach."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +117,10 @@ class GroupMemory:
     sequence: int = 0
     """How many instance ids were given out."""
     samples: Mapping[str, tuple[LoadSample, ...]] = field(default_factory=dict)
-    """Per metric, the window's samples, oldest first."""
+    """Per signal's series, the samples of its longest window, oldest first."""
     wishes: tuple[Wish, ...] = ()
+    changes: tuple[SizeChange, ...] = ()
+    """What the rate limits can still need, oldest first."""
     scaled_out_at: float | None = None
     scaled_in_at: float | None = None
     instances: Mapping[str, InstanceMemory] = field(default_factory=dict)
@@ -81,6 +134,14 @@ class GroupMemory:
     """When the next launch may be tried after failures."""
     removal_retry_at: float | None = None
     """When the next removal may be tried after one failed."""
+    lives: Mapping[str, Life] = field(default_factory=dict)
+    """Every instance that is there or in flight, by its id."""
+    tripped_at: float | None = None
+    """When failed launches tripped the breaker: none is tried until an operator resets the group."""
+    launched: tuple[float, ...] = ()
+    """When instances were cloned within the last hour, oldest first."""
+    deleting: bool = False
+    """An operator wants all its instances removed, as it has no policy any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,3 +154,5 @@ class Memory:
     groups: Mapping[str, GroupMemory] = field(default_factory=dict)
     counters: Mapping[str, DomainCounters] = field(default_factory=dict)
     """The previous counters, by domain UUID."""
+    launches: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    """Per image, how many seconds its last launches took from clone to ready, oldest first."""

@@ -72,6 +72,10 @@ class Domain:
     """Whether its memory was saved to disk when it went off; starting it goes on from there."""
     addresses: tuple[str, ...] = ()
     """IP addresses of an instance of ours that are known by lease, agent or ARP, the one to be reached by first."""
+    io_error: bool = False
+    """Whether it is paused because its disk could not be written or read."""
+    crashed: bool = False
+    """Whether it is off because its emulator ended by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,13 +143,76 @@ class Probe:
     detail: str = ""
 
 
+class SlotState(StrEnum):
+    """Whether a load balancer sends anything to a slot."""
+
+    READY = "ready"
+    DRAIN = "drain"
+    """What is connected stays, and nothing new comes."""
+    MAINT = "maint"
+    """Nothing at all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """One place of a load balancer's backend that may stand for an instance."""
+
+    name: str
+    address: str
+    port: int
+    state: SlotState
+    weight: int = 1
+    initial_weight: int = 1
+    """What the balancer's configuration says."""
+    sessions: int | None = None
+    """Connections or requests under way; None where the balancer does not tell."""
+    healthy: bool | None = None
+    """What the balancer's own checks say; None where it does not tell."""
+
+    @property
+    def serves(self) -> bool:
+        """Whether new requests are sent there."""
+        return self.state is SlotState.READY and self.healthy is not False
+
+
+@dataclass(frozen=True, slots=True)
+class TrafficView:
+    """What a group's load balancer had when it was last looked at."""
+
+    at: float
+    """When it was read, in seconds since the epoch."""
+    wanted_at: float | None
+    """The tick whose wishes had been put there before; None where there were none yet."""
+    slots: tuple[Slot, ...] = ()
+    queue: int | None = None
+    """Requests that wait for any server of the backend."""
+    response_seconds: float | None = None
+    """The mean time to a response, of the backend's last 1024 requests."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleState:
+    """Whether a schedule's span is active, and until when that is so; None where it never changes again."""
+
+    active: bool
+    until: float | None = None
+
+
 class Change(StrEnum):
-    """What an operator can ask of a group."""
+    """What an operator can ask of a group or of an instance."""
 
     SCALE = "scale"
     AUTO = "auto"
     PAUSE = "pause"
     RESUME = "resume"
+    RESET = "reset"
+    """Try launches again after the breaker stopped them."""
+    DELETE = "delete"
+    """Remove every instance of a group without a policy."""
+    PROTECT = "protect"
+    UNPROTECT = "unprotect"
+    DETACH = "detach"
+    ATTACH = "attach"
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +226,8 @@ class Request:
     change: Change
     count: int | None = None
     for_seconds: float | None = None
+    instance: str | None = None
+    """The instance it is about; None for one about the whole group."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,3 +249,7 @@ class Observation:
     """By the key of the signal that asks for it."""
     probes: Mapping[str, Probe] = field(default_factory=dict)
     """By instance id; an instance that was not asked yet is not among them."""
+    traffic: Mapping[str, TrafficView | Unknown] = field(default_factory=dict)
+    """By group, of those that have a load balancer; one that was not asked yet is not among them."""
+    schedules: Mapping[str, ScheduleState] = field(default_factory=dict)
+    """By the key of the schedule; one that could not be told is not among them."""

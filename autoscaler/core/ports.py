@@ -18,6 +18,16 @@ class VolumeRef:
     instance: str
 
 
+@dataclass(frozen=True, slots=True)
+class GuestRun:
+    """What became of a command inside a guest."""
+
+    exit_code: int | None
+    """None where it had not ended at its deadline, or was ended by a signal."""
+    output: str = ""
+    """What it printed, to both its outputs, as far as it was kept."""
+
+
 def overlay_name(instance: str) -> str:
     """Name the overlay of an instance."""
     return f"{instance}.qcow2"
@@ -37,6 +47,25 @@ class Hypervisor(Protocol):
 
     def inventory(self) -> HostInventory:
         """List all domains, ours or not, with state, ownership, and whether our running ones' agents answer."""
+        ...
+
+    def watch_addresses(self, groups: frozenset[str]) -> None:
+        """Let the listing tell the addresses of these groups' running instances from now on, as they become known."""
+        ...
+
+    def addresses(self, instance: str) -> tuple[str, ...]:
+        """Give the known addresses of an instance whose group's are watched, at once and without asking anybody."""
+        ...
+
+    def run_in_guest(self, instance: str, argv: tuple[str, ...], seconds: float) -> GuestRun:
+        """Run a command inside the instance by its agent and wait for its end, at most so many seconds.
+
+        One that has not ended by then runs on in the guest. Raises HypervisorError where it could not be begun.
+        """
+        ...
+
+    def watch_pools(self, pools: frozenset[str]) -> None:
+        """Let the listing tell the room of these storage pools from now on, as far as they are active."""
         ...
 
     def counters(self, metrics: frozenset[str]) -> Mapping[str, DomainCounters]:

@@ -2,25 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 
 from autoscaler.core.decision import Decision
 from autoscaler.core.memory import Override
 from autoscaler.core.observation import HostSample
 from autoscaler.core.policy import Mode, Size
-
-
-class InstanceState(StrEnum):
-    """Where an instance is in its life."""
-
-    REQUESTED = "requested"
-    CLONING = "cloning"
-    BOOTING = "booting"
-    READY = "ready"
-    RETURNING = "returning"
-    """Off since its host was rebooted, or saved, and being brought back."""
-    STOPPING = "stopping"
-    FAILED = "failed"
+from autoscaler.core.transition import InstanceState, TransitionReason
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +20,10 @@ class InstanceStatus:
     since: float
     load: float | None = None
     detail: str | None = None
+    reason: TransitionReason | None = None
+    """Why it is in this state; None where no tick has seen it come into it."""
+    protected_until: float | None = None
+    """Until when an operator keeps it from being removed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +37,23 @@ class GroupStatus:
     override: Override | None
     decision: Decision | None
     instances: tuple[InstanceStatus, ...]
+    breaker_open: bool = False
+    """Launches failed so often that none is tried until an operator resets the group."""
+    replacement_stopped: bool = False
+    """So many instances are unhealthy that none is replaced."""
+    deleting: bool = False
+    """An operator has all its instances removed."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageLaunches:
+    """How long the last launches of an image took from clone to ready, in seconds."""
+
+    image: str
+    """POOL/VOLUME."""
+    count: int
+    p50_seconds: float
+    p95_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +114,8 @@ class GroupTotals:
     launches: Durations = field(default_factory=Durations)
     """From the intent to ready."""
     removals: Durations = field(default_factory=Durations)
+    transitions: Mapping[str, int] = field(default_factory=dict)
+    """Instances that came into a state."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,4 +141,7 @@ class Snapshot:
     reload: ReloadStatus | None = None
     hosts: tuple[HostStatus, ...] = ()
     groups: tuple[GroupStatus, ...] = ()
+    images: tuple[ImageLaunches, ...] = ()
     totals: Totals = field(default_factory=Totals)
+    webhooks: Mapping[str, int] = field(default_factory=dict)
+    """Webhooks' attempts and deliveries since the daemon's start, by what became of them."""

@@ -1,18 +1,25 @@
-"""Whether guests' agents answer, asked in the background so that a hung guest delays no listing."""
+"""What only guests tell: whether their agents answer, and their addresses.
+
+Asked in the background, so that a hung guest delays no listing; and commands run inside guests, by their agents.
+"""
 
 import math
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import libvirt
 import libvirt_qemu
 
 from autoscaler.core.errors import HypervisorError
+from autoscaler.hypervisor import addresses
 from autoscaler.hypervisor.connection import Connections
 from autoscaler.hypervisor.domain_xml import agent_connected
 from autoscaler.hypervisor.errors import is_code
+
+T = TypeVar("T")
 
 _WORKERS = 4
 _IDLE_SECONDS = 0.25
@@ -26,26 +33,31 @@ _CALL_SECONDS = 10.0
 class _Watched:
     due: float
     answers: bool | None = None
+    addresses: tuple[str, ...] = ()
 
 
 class AgentProber:
     """Pings the agents of the domains it is told to watch, with a few workers.
 
-    A domain is asked each second until it has answered, then every ten. `on_answer` is called, from a worker, when an
-    answer changed.
+    A domain is asked each second until it has answered, then every ten; so are the addresses of those where they are
+    asked for. `on_answer` is called, from a worker, when an answer or an address changed.
     """
 
     def __init__(self, connections: Connections, on_answer: Callable[[], None]) -> None:
         self._connections = connections
         self._on_answer = on_answer
         self._watched: dict[str, _Watched] = {}
+        self._addressed: frozenset[str] = frozenset()
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._started = False
 
-    def watch(self, uuids: frozenset[str]) -> None:
-        """Watch exactly these running domains from now on."""
+    def watch(self, uuids: frozenset[str], addressed: frozenset[str]) -> None:
+        """Watch exactly these running domains from now on, and look for the addresses of those `addressed`."""
         with self._lock:
+            for asked_now in (addressed - self._addressed) & self._watched.keys():
+                self._watched[asked_now].due = min(self._watched[asked_now].due, time.monotonic())
+            self._addressed = addressed
             for gone in self._watched.keys() - uuids:
                 del self._watched[gone]
             for new in uuids - self._watched.keys():
@@ -59,6 +71,12 @@ class AgentProber:
         with self._lock:
             watched = self._watched.get(uuid)
             return None if watched is None else watched.answers
+
+    def addresses(self, uuid: str) -> tuple[str, ...]:
+        """Give the newest known addresses, the one to be reached by first; none where nobody asked for them."""
+        with self._lock:
+            watched = self._watched.get(uuid)
+            return () if watched is None or uuid not in self._addressed else watched.addresses
 
     def close(self) -> None:
         """Ask no more; a ping under way ends by itself."""
@@ -76,7 +94,18 @@ class AgentProber:
             if uuid is None:
                 self._closed.wait(_IDLE_SECONDS)
             else:
-                self._keep(uuid, self._ask(uuid))
+                self._look_at(uuid)
+
+    def _look_at(self, uuid: str) -> None:
+        answers = self._ask(f"ask the agent of {uuid}", lambda it: ping(it, uuid))
+        with self._lock:
+            wanted = uuid in self._addressed
+        found = None
+        if wanted:
+            # An agent that does not answer a ping is not asked for more.
+            ask_agent = answers is True
+            found = self._ask(f"find the addresses of {uuid}", lambda it: addresses.read(it, uuid, ask_agent=ask_agent))
+        self._keep(uuid, answers=answers, found=found, wanted=wanted)
 
     def _take_due(self) -> str | None:
         now = time.monotonic()
@@ -87,21 +116,25 @@ class AgentProber:
                     return uuid
         return None
 
-    def _keep(self, uuid: str, answers: bool | None) -> None:  # noqa: FBT001 - it is the answer, not an option
-        interval = _ANSWERED_INTERVAL_SECONDS if answers else _UNANSWERED_INTERVAL_SECONDS
+    def _keep(self, uuid: str, *, answers: bool | None, found: tuple[str, ...] | None, wanted: bool) -> None:
+        settled = answers and (found or not wanted)
         with self._lock:
             watched = self._watched.get(uuid)
             if watched is None:
                 return
-            changed = watched.answers is not answers
+            before = watched.answers, watched.addresses
             watched.answers = answers
-            watched.due = time.monotonic() + interval
+            if found or (found is not None and answers):
+                # What an agent told is kept while it is silent; a guest that answers and has no address has none.
+                watched.addresses = found
+            watched.due = time.monotonic() + (_ANSWERED_INTERVAL_SECONDS if settled else _UNANSWERED_INTERVAL_SECONDS)
+            changed = before != (watched.answers, watched.addresses)
         if changed and not self._closed.is_set():
             self._on_answer()
 
-    def _ask(self, uuid: str) -> bool | None:
+    def _ask(self, what: str, question: Callable[[libvirt.virConnect], T]) -> T | None:
         try:
-            return self._connections.call(f"ask the agent of {uuid}", lambda it: ping(it, uuid), _CALL_SECONDS)
+            return self._connections.call(what, question, _CALL_SECONDS)
         except HypervisorError:
             # Whether libvirt answers is told by the listing; here it only means that nothing is known of the guest.
             return None

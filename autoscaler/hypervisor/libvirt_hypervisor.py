@@ -9,13 +9,13 @@ import libvirt
 
 from autoscaler.core.action import Clone
 from autoscaler.core.errors import HypervisorError, HypervisorErrorKind
-from autoscaler.core.observation import Domain, DomainCounters, DomainState, HostInventory, Ownership
-from autoscaler.core.ports import VolumeRef
-from autoscaler.hypervisor import counters, domains, volumes
+from autoscaler.core.observation import Domain, DomainCounters, DomainState, HostInventory, Ownership, PoolSpace
+from autoscaler.core.ports import GuestRun, VolumeRef
+from autoscaler.hypervisor import counters, domains, guest_exec, volumes
 from autoscaler.hypervisor.accelerator import AcceleratorChoice
 from autoscaler.hypervisor.agent import AgentProber
 from autoscaler.hypervisor.calls import Calls
-from autoscaler.hypervisor.connection import Connections
+from autoscaler.hypervisor.connection import Connections, is_local
 from autoscaler.hypervisor.domain_xml import domain_uuid, domain_xml
 from autoscaler.hypervisor.events import watch_lifecycle
 from autoscaler.hypervisor.inventory import list_domains
@@ -59,11 +59,15 @@ class LibvirtHypervisor:
         self._host = host
         self._controller = controller
         self._read_seconds = read_seconds
+        self._watched_pools: frozenset[str] = frozenset()
+        self._local = is_local(uri)
         self._write_seconds = write_seconds
         # What waits for a guest must hold up neither sampling nor actions: each has its own budget of stuck calls.
         self._reads = Connections(host, uri, Calls(host), on_open=lambda opened: watch_lifecycle(opened, on_change))
         self._actions = Connections(host, uri, Calls(host))
+        self._guests = Connections(host, uri, Calls(host))
         self._agents = AgentProber(Connections(host, uri, Calls(host)), on_change)
+        self._addressed_groups: frozenset[str] = frozenset()
         self._accelerator = AcceleratorChoice(
             self._actions,
             controller,
@@ -83,19 +87,48 @@ class LibvirtHypervisor:
         self._agents.close()
         self._reads.close()
         self._actions.close()
+        self._guests.close()
 
     def inventory(self) -> HostInventory:
         """List all domains, ours or not, with state, ownership, and whether our running ones' agents answer."""
-        found = self._reads.call("list its domains", lambda it: list_domains(it, self._host), self._read_seconds)
-        asked = frozenset(domain.uuid for domain in found if self._is_running_and_ours(domain))
-        self._agents.watch(asked)
+        watched = self._watched_pools
+
+        def read(connection: libvirt.virConnect) -> tuple[tuple[Domain, ...], dict[str, PoolSpace]]:
+            return list_domains(connection, self._host), volumes.space(connection, watched, local=self._local)
+
+        found, pools = self._reads.call("list its domains", read, self._read_seconds)
+        asked = {domain.uuid: domain.ownership for domain in found if self._is_running_and_ours(domain)}
+        groups = self._addressed_groups
+        addressed = frozenset(uuid for uuid, owner in asked.items() if owner is not None and owner.group in groups)
+        self._agents.watch(frozenset(asked), addressed)
         return HostInventory(
-            self._host,
-            tuple(
-                replace(domain, answers=self._agents.answers(domain.uuid)) if domain.uuid in asked else domain
-                for domain in found
-            ),
+            self._host, tuple(self._with_told(domain) if domain.uuid in asked else domain for domain in found), pools
         )
+
+    def watch_addresses(self, groups: frozenset[str]) -> None:
+        """Let the listing tell the addresses of these groups' running instances from now on, as they become known."""
+        self._addressed_groups = groups
+
+    def addresses(self, instance: str) -> tuple[str, ...]:
+        """Give the known addresses of an instance whose group's are watched, at once and without asking anybody."""
+        return self._agents.addresses(domain_uuid(self._controller, instance))
+
+    def run_in_guest(self, instance: str, argv: tuple[str, ...], seconds: float) -> GuestRun:
+        """Run a command inside the instance by its agent and wait for its end, at most so many seconds."""
+
+        def run(connection: libvirt.virConnect) -> GuestRun:
+            domain = domains.find(connection, self._controller, instance)
+            if domain is None:
+                raise HypervisorError(
+                    HypervisorErrorKind.NOT_FOUND, f"host {self._host} has no domain {instance} of this controller"
+                )
+            return guest_exec.run(domain, argv, seconds)
+
+        return self._guests.call(f"run {argv[0]} in {instance}", run, seconds + guest_exec.GRACE_SECONDS)
+
+    def watch_pools(self, pools: frozenset[str]) -> None:
+        """Let the listing tell the room of these storage pools from now on, as far as they are active."""
+        self._watched_pools = pools
 
     def counters(self, metrics: frozenset[str]) -> Mapping[str, DomainCounters]:
         """Raw counters of every running domain, by UUID, in one call; none where no metric needs any."""
@@ -214,6 +247,10 @@ class LibvirtHypervisor:
 
     def _write(self, what: str, function: Callable[[libvirt.virConnect], T]) -> T:
         return self._actions.call(what, function, self._write_seconds)
+
+    def _with_told(self, domain: Domain) -> Domain:
+        uuid = domain.uuid
+        return replace(domain, answers=self._agents.answers(uuid), addresses=self._agents.addresses(uuid))
 
     def _is_running_and_ours(self, domain: Domain) -> bool:
         ours = domain.ownership is not None and domain.ownership.controller == self._controller

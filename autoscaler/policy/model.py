@@ -3,8 +3,7 @@
 Defaults are those of the core's dataclasses.
 """
 
-from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated, Self
 
 from pydantic import (
     AfterValidator,
@@ -13,40 +12,68 @@ from pydantic import (
     ValidationInfo,
     WithJsonSchema,
     field_validator,
+    model_validator,
 )
 
 from autoscaler.core.policy import (
+    USER_NETWORK,
     Accelerator,
-    Across,
     Behavior,
     DirectionLimits,
-    Drain,
     Image,
     Machine,
     Mode,
     Policy,
-    Ready,
+    Rate,
+    Select,
     Size,
-    TargetTracking,
 )
-from autoscaler.core.signals import FULL, METRICS
+from autoscaler.policy import scaling
+from autoscaler.policy.fields import (
+    DAY,
+    HOUR,
+    Bytes,
+    Duration,
+    Flag,
+    Group,
+    Name,
+    Share,
+    Whole,
+    duration,
+    seconds,
+    tolerable,
+    written,
+)
+from autoscaler.policy.fields import count as counted
+from autoscaler.policy.life import (
+    AUTO,
+    DrainSection,
+    HealthSection,
+    LaunchSection,
+    ReadySection,
+    RemovalSection,
+    drain_data,
+    drain_to_core,
+    health_data,
+    health_to_core,
+    launch_data,
+    launch_to_core,
+    read_warm_up,
+    ready_data,
+    ready_to_core,
+    removal_data,
+    removal_to_core,
+)
+from autoscaler.policy.scaling import StrategySection
+from autoscaler.policy.traffic import TrafficSection, fits_size, traffic_data, traffic_to_core
 from autoscaler.policy.validate import Section
 from autoscaler.policy.values import (
-    GROUP_PATTERN,
     BrokenRulesError,
     WrongValueError,
     between,
     choice,
     found,
     nearest,
-    one_of,
-    read_duration,
-    read_flag,
-    read_group,
-    read_name,
-    read_share,
-    read_size,
-    read_whole,
     write_duration,
     write_share,
     write_size,
@@ -56,65 +83,14 @@ VERSION = 1
 KNOWN_HOSTS = "known_hosts"
 """The key of the validation context under which the configuration's host names are given."""
 
-MEASURED_INSIDE = frozenset({"guest.cpu"})
-"""Metrics that are measured in the instances, so that a group without any can never tell that it needs one."""
-
-_HOUR = 3600.0
-_DAY = 24 * _HOUR
 _MIB = 1024**2
 _DEFAULT = Policy(group="", image=Image("", ""), size=Size(0, 0))
-_TRACKING = TargetTracking(metric="", target=1.0)
-
-Group = Annotated[str, BeforeValidator(read_group), WithJsonSchema({"type": "string", "pattern": GROUP_PATTERN})]
-Name = Annotated[str, BeforeValidator(read_name)]
-Flag = Annotated[bool, BeforeValidator(read_flag)]
-Whole = Annotated[int, BeforeValidator(read_whole)]
-Duration = Annotated[
-    float,
-    BeforeValidator(read_duration),
-    WithJsonSchema({"type": "string", "examples": ["90s", "5m", "1h30m", "500ms"]}),
-]
-Share = Annotated[
-    float, BeforeValidator(read_share), WithJsonSchema({"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?%$"})
-]
-Bytes = Annotated[
-    int, BeforeValidator(read_size), WithJsonSchema({"type": "string", "examples": ["192MiB", "2GiB", "1GB"]})
-]
-
-
-def _seconds(low: float, high: float) -> AfterValidator:
-    return AfterValidator(between(low, high, write_duration))
-
-
-def _count(low: int, high: int) -> AfterValidator:
-    return AfterValidator(between(low, high, str))
-
-
-def _written(value: object, text: str) -> Any:
-    """Give a field its default, and let the schema show it as people write it."""
-    return Field(default=value, json_schema_extra={"default": text})
-
-
-def _duration(seconds: float) -> Any:
-    return _written(seconds, write_duration(seconds))
 
 
 def _version(value: object) -> int:
     if value != VERSION or isinstance(value, bool | float):
         raise WrongValueError(f"this release reads version {VERSION} of the policy file, not {found(value)}")
     return VERSION
-
-
-def _target(value: float) -> float:
-    if not 0 < value <= FULL:
-        raise WrongValueError(f"{write_share(value)} is out of bounds; allowed: above 0% to 100%")
-    return value
-
-
-def _tolerance(value: float) -> float:
-    if value >= 1:
-        raise WrongValueError(f"{write_share(value)} is out of bounds; allowed: 0% to below 100%")
-    return value
 
 
 class ImageSection(Section):
@@ -127,8 +103,8 @@ class ImageSection(Section):
 class MachineSection(Section):
     """The shape of every instance."""
 
-    vcpus: Annotated[Whole, _count(1, 256)] = _DEFAULT.machine.vcpus
-    memory: Annotated[Bytes, AfterValidator(between(16 * _MIB, 4 * 1024 * 1024 * _MIB, write_size))] = _written(
+    vcpus: Annotated[Whole, counted(1, 256)] = _DEFAULT.machine.vcpus
+    memory: Annotated[Bytes, AfterValidator(between(16 * _MIB, 4 * 1024 * 1024 * _MIB, write_size))] = written(
         _DEFAULT.machine.memory_bytes, write_size(_DEFAULT.machine.memory_bytes)
     )
     network: Name = _DEFAULT.machine.network
@@ -138,8 +114,8 @@ class MachineSection(Section):
 class SizeSection(Section):
     """Bounds on the number of instances."""
 
-    min: Annotated[Whole, _count(0, 1000)]
-    max: Annotated[Whole, _count(1, 1000)]
+    min: Annotated[Whole, counted(0, 1000)]
+    max: Annotated[Whole, counted(1, 1000)]
 
     @field_validator("max")
     @classmethod
@@ -149,59 +125,66 @@ class SizeSection(Section):
         return value
 
 
-class TargetTrackingSection(Section):
-    """Keep the load near a target."""
-
-    type: Annotated[
-        str,
-        BeforeValidator(one_of(["target_tracking"])),
-        WithJsonSchema({"type": "string", "const": "target_tracking"}),
-    ]
-    metric: Annotated[
-        str, BeforeValidator(one_of(METRICS)), WithJsonSchema({"type": "string", "enum": sorted(METRICS)})
-    ]
-    target: Annotated[Share, AfterValidator(_target)]
-    across: Annotated[Across, BeforeValidator(choice(Across))] = _TRACKING.across
-    over: Annotated[Duration, _seconds(1, _HOUR)] = _duration(_TRACKING.over_seconds)
+def _above_zero(value: float) -> float:
+    if value <= 0:
+        raise WrongValueError(f"{write_share(value)} is out of bounds; allowed: above 0%")
+    return value
 
 
-class ScaleOutSection(Section):
+class RateSection(Section):
+    """At most so much change within a period."""
+
+    count: Annotated[Whole, counted(1, 1000)] | None = None
+    percent: Annotated[Share, AfterValidator(_above_zero)] | None = None
+    per: Annotated[Duration, seconds(1, HOUR)]
+
+    @model_validator(mode="after")
+    def _one_limit(self) -> Self:
+        if (self.count is None) == (self.percent is None):
+            raise WrongValueError("a rate is a number or a share; write one of count and percent")
+        return self
+
+
+class _DirectionSection(Section):
+    """What slows scaling in one direction."""
+
+    enabled: Flag = True
+    tolerance: Annotated[Share, AfterValidator(tolerable)] | None = None
+    rate: list[RateSection] = Field(default=[])
+    select: Annotated[Select, BeforeValidator(choice(Select))] = _DEFAULT.behavior.scale_out.select
+
+
+class ScaleOutSection(_DirectionSection):
     """What slows scaling out."""
 
-    cooldown: Annotated[Duration, _seconds(0, _DAY)] = _duration(_DEFAULT.behavior.scale_out.cooldown_seconds)
-    stabilization: Annotated[Duration, _seconds(0, _HOUR)] = _duration(
-        _DEFAULT.behavior.scale_out.stabilization_seconds
-    )
+    cooldown: Annotated[Duration, seconds(0, DAY)] = duration(_DEFAULT.behavior.scale_out.cooldown_seconds)
+    stabilization: Annotated[Duration, seconds(0, HOUR)] = duration(_DEFAULT.behavior.scale_out.stabilization_seconds)
 
 
-class ScaleInSection(Section):
+class ScaleInSection(_DirectionSection):
     """What slows scaling in."""
 
-    cooldown: Annotated[Duration, _seconds(0, _DAY)] = _duration(_DEFAULT.behavior.scale_in.cooldown_seconds)
-    stabilization: Annotated[Duration, _seconds(0, _HOUR)] = _duration(_DEFAULT.behavior.scale_in.stabilization_seconds)
+    cooldown: Annotated[Duration, seconds(0, DAY)] = duration(_DEFAULT.behavior.scale_in.cooldown_seconds)
+    stabilization: Annotated[Duration, seconds(0, HOUR)] = duration(_DEFAULT.behavior.scale_in.stabilization_seconds)
+
+
+def _quorum(value: float) -> float:
+    if not 0 < value <= 1:
+        raise WrongValueError(f"{write_share(value)} is out of bounds; allowed: above 0% to 100%")
+    return value
 
 
 class BehaviorSection(Section):
     """What keeps a group steady."""
 
-    tolerance: Annotated[Share, AfterValidator(_tolerance)] = _written(
+    tolerance: Annotated[Share, AfterValidator(tolerable)] = written(
         _DEFAULT.behavior.tolerance, write_share(_DEFAULT.behavior.tolerance)
+    )
+    quorum: Annotated[Share, AfterValidator(_quorum)] = written(
+        _DEFAULT.behavior.quorum, write_share(_DEFAULT.behavior.quorum)
     )
     scale_out: ScaleOutSection = Field(default_factory=ScaleOutSection)
     scale_in: ScaleInSection = Field(default_factory=ScaleInSection)
-
-
-class ReadySection(Section):
-    """When an instance counts as ready."""
-
-    agent: Flag = _DEFAULT.ready.agent
-    timeout: Annotated[Duration, _seconds(1, _DAY)] = _duration(_DEFAULT.ready.timeout_seconds)
-
-
-class DrainSection(Section):
-    """How an instance leaves."""
-
-    deadline: Annotated[Duration, _seconds(0, _DAY)] = _duration(_DEFAULT.drain.deadline_seconds)
 
 
 def _host(value: str, info: ValidationInfo) -> str:
@@ -224,10 +207,18 @@ class PolicyFile(Section):
     machine: MachineSection = Field(default_factory=MachineSection)
     size: SizeSection
     behavior: BehaviorSection = Field(default_factory=BehaviorSection)
-    scaling: list[TargetTrackingSection] = Field(default=[])
-    warm_up: Annotated[Duration, _seconds(0, _HOUR)] = _duration(_DEFAULT.warm_up_seconds)
+    scaling: list[StrategySection] = Field(default=[])
+    warm_up: Annotated[
+        float | None,
+        BeforeValidator(read_warm_up),
+        WithJsonSchema({"type": "string", "examples": ["60s", "auto"]}),
+    ] = duration(_DEFAULT.warm_up_seconds)
     ready: ReadySection = Field(default_factory=ReadySection)
+    health: HealthSection = Field(default_factory=HealthSection)
+    launch: LaunchSection = Field(default_factory=LaunchSection)
     drain: DrainSection = Field(default_factory=DrainSection)
+    removal: RemovalSection = Field(default_factory=RemovalSection)
+    traffic: TrafficSection | None = None
 
     @field_validator("hosts", mode="before")
     @classmethod
@@ -240,48 +231,41 @@ class PolicyFile(Section):
             raise WrongValueError("a group runs on one host for now; remove the others", ("hosts", 1))
         return value
 
+    @field_validator("traffic")
+    @classmethod
+    def _leaves_enough(cls, value: TrafficSection | None, info: ValidationInfo) -> TrafficSection | None:
+        size = info.data.get("size")
+        if value is not None and size is not None:
+            fits_size(value, Size(size.min, size.max))
+        return value
+
+    @field_validator("ready")
+    @classmethod
+    def _can_be_asked(cls, value: ReadySection, info: ValidationInfo) -> ReadySection:
+        machine: MachineSection | None = info.data.get("machine")
+        gates = {"tcp": value.tcp, "http": value.http}
+        if machine is not None and machine.network == USER_NETWORK:
+            message = "nobody can reach a guest with user-mode networking; give machine.network a libvirt network"
+            errors = [WrongValueError(message, ("ready", key)) for key, asked in gates.items() if asked is not None]
+            if errors:
+                raise BrokenRulesError(errors)
+        return value
+
     @field_validator("scaling")
     @classmethod
-    def _can_scale(cls, value: list[TargetTrackingSection], info: ValidationInfo) -> list[TargetTrackingSection]:
-        errors = [
-            *_twice(value),
-            *_unreachable(value, info.data.get("behavior")),
-            *_blind(value, info.data.get("size")),
-        ]
+    def _can_scale(cls, value: list[StrategySection], info: ValidationInfo) -> list[StrategySection]:
+        image, size, behavior = (info.data.get(name) for name in ("image", "size", "behavior"))
+        strategies = [entry.to_core(image.pool if image is not None else "") for entry in value]
+        errors = list(scaling.twice(strategies))
+        if behavior is not None:
+            own = behavior.scale_out.tolerance
+            errors += scaling.unreachable(strategies, behavior.tolerance if own is None else own)
+        if size is not None:
+            bounds = Size(size.min, size.max)
+            errors += [*scaling.blind(strategies, bounds), *scaling.beyond(strategies, bounds)]
         if errors:
             raise BrokenRulesError(errors)
         return value
-
-
-def _twice(scaling: list[TargetTrackingSection]) -> Iterator[WrongValueError]:
-    seen: dict[tuple[str, Across, float], int] = {}
-    for index, entry in enumerate(scaling):
-        first = seen.setdefault((entry.metric, entry.across, entry.over), index)
-        if first != index:
-            message = (
-                f"{entry.metric} {entry.across} over {write_duration(entry.over)} has a target, in scaling[{first}]"
-            )
-            yield WrongValueError(message, ("scaling", index))
-
-
-def _unreachable(scaling: list[TargetTrackingSection], behavior: BehaviorSection | None) -> Iterator[WrongValueError]:
-    """Find targets so high that a group under full load would still be within its tolerance."""
-    for index, entry in enumerate(scaling):
-        if behavior is not None and entry.target * (1 + behavior.tolerance) >= FULL:
-            target, tolerance = write_share(entry.target), write_share(behavior.tolerance)
-            message = (
-                f"{target} with a tolerance of {tolerance} reaches 100%, and no load is above that: the group would"
-                " never scale out; lower the target or behavior.tolerance"
-            )
-            yield WrongValueError(message, ("scaling", index, "target"))
-
-
-def _blind(scaling: list[TargetTrackingSection], size: SizeSection | None) -> Iterator[WrongValueError]:
-    """Find what could never leave zero."""
-    for metric in sorted({entry.metric for entry in scaling} & MEASURED_INSIDE):
-        if size is not None and size.min == 0:
-            message = f"must be at least 1 with scaling by {metric}: without an instance nothing runs to be measured"
-            yield WrongValueError(message, ("size", "min"))
 
 
 def to_core(file: PolicyFile) -> Policy:
@@ -299,23 +283,33 @@ def to_core(file: PolicyFile) -> Policy:
             network=file.machine.network,
             accelerator=file.machine.accelerator,
         ),
-        scaling=tuple(
-            TargetTracking(metric=entry.metric, target=entry.target, across=entry.across, over_seconds=entry.over)
-            for entry in file.scaling
-        ),
+        scaling=tuple(entry.to_core(file.image.pool) for entry in file.scaling),
         behavior=Behavior(
             tolerance=behavior.tolerance,
             scale_out=_limits(behavior.scale_out),
             scale_in=_limits(behavior.scale_in),
+            quorum=behavior.quorum,
         ),
-        warm_up_seconds=file.warm_up,
-        ready=Ready(agent=file.ready.agent, timeout_seconds=file.ready.timeout),
-        drain=Drain(deadline_seconds=file.drain.deadline),
+        warm_up_seconds=_DEFAULT.warm_up_seconds if file.warm_up is None else file.warm_up,
+        warm_up_auto=file.warm_up is None,
+        ready=ready_to_core(file.ready),
+        health=health_to_core(file.health),
+        launch=launch_to_core(file.launch),
+        drain=drain_to_core(file.drain),
+        removal=removal_to_core(file.removal),
+        traffic=traffic_to_core(file.traffic),
     )
 
 
 def _limits(section: ScaleOutSection | ScaleInSection) -> DirectionLimits:
-    return DirectionLimits(cooldown_seconds=section.cooldown, stabilization_seconds=section.stabilization)
+    return DirectionLimits(
+        cooldown_seconds=section.cooldown,
+        stabilization_seconds=section.stabilization,
+        enabled=section.enabled,
+        rates=tuple(Rate(rate.per, rate.count, rate.percent) for rate in section.rate),
+        select=section.select,
+        tolerance=section.tolerance,
+    )
 
 
 def to_data(policy: Policy) -> dict[str, object]:
@@ -334,29 +328,34 @@ def to_data(policy: Policy) -> dict[str, object]:
             "accelerator": machine.accelerator.value,
         },
         "size": {"min": policy.size.min, "max": policy.size.max},
-        "scaling": [
-            {
-                "type": "target_tracking",
-                "metric": entry.metric,
-                "target": write_share(entry.target),
-                "across": entry.across.value,
-                "over": write_duration(entry.over_seconds),
-            }
-            for entry in policy.scaling
-        ],
+        "scaling": [scaling.to_data(entry) for entry in policy.scaling],
         "behavior": {
             "tolerance": write_share(behavior.tolerance),
+            "quorum": write_share(behavior.quorum),
             "scale_out": _limits_data(behavior.scale_out),
             "scale_in": _limits_data(behavior.scale_in),
         },
-        "warm_up": write_duration(policy.warm_up_seconds),
-        "ready": {"agent": policy.ready.agent, "timeout": write_duration(policy.ready.timeout_seconds)},
-        "drain": {"deadline": write_duration(policy.drain.deadline_seconds)},
+        "warm_up": AUTO if policy.warm_up_auto else write_duration(policy.warm_up_seconds),
+        "ready": ready_data(policy.ready),
+        "health": health_data(policy.health),
+        "launch": launch_data(policy.launch),
+        "drain": drain_data(policy.drain),
+        "removal": removal_data(policy.removal),
+        **({} if policy.traffic is None else {"traffic": traffic_data(policy.traffic)}),
     }
 
 
 def _limits_data(limits: DirectionLimits) -> dict[str, object]:
-    return {
+    data: dict[str, object] = {
+        "enabled": limits.enabled,
         "cooldown": write_duration(limits.cooldown_seconds),
         "stabilization": write_duration(limits.stabilization_seconds),
+        "rate": [_rate_data(rate) for rate in limits.rates],
+        "select": limits.select.value,
     }
+    return data if limits.tolerance is None else {**data, "tolerance": write_share(limits.tolerance)}
+
+
+def _rate_data(rate: Rate) -> dict[str, object]:
+    size = {"count": rate.count} if rate.share is None else {"percent": write_share(rate.share)}
+    return {**size, "per": write_duration(rate.per_seconds)}

@@ -9,13 +9,16 @@ from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
 from difflib import get_close_matches
 from enum import StrEnum
+from math import isfinite
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 from autoscaler.policy.yaml_reader import printable
 
 _DURATION = re.compile(r"(?:([0-9]{1,9})h)?(?:([0-9]{1,9})m(?!s))?(?:([0-9]{1,9})s)?(?:([0-9]{1,9})ms)?")
 _MILLISECONDS = {"h": 3_600_000, "m": 60_000, "s": 1000, "ms": 1}
 _SHARE = re.compile(r"([0-9]{1,4}(?:\.[0-9]{1,30})?)%")
+_PERCENTILE = re.compile(r"p[1-9][0-9]?")
 _SIZE = re.compile(r"([0-9]{1,18})([A-Za-z]+)")
 SIZE_UNITS = {
     "TiB": 1024**4, "GiB": 1024**3, "MiB": 1024**2, "KiB": 1024,
@@ -29,10 +32,16 @@ E = TypeVar("E", bound=StrEnum)
 
 
 class WrongValueError(ValueError):
-    """What is wrong with a value; `loc` leads from the document's top to the one to change, if it is another."""
+    """What is wrong with a value.
 
-    def __init__(self, message: str, loc: Sequence[int | str] | None = None) -> None:
+    `loc` leads from the document's top to the one to change, if it is another; `below` from the value that was read.
+    """
+
+    def __init__(
+        self, message: str, loc: Sequence[int | str] | None = None, *, below: Sequence[int | str] = ()
+    ) -> None:
         self.loc = loc
+        self.below = tuple(below)
         super().__init__(message)
 
 
@@ -130,6 +139,36 @@ def write_size(size: int) -> str:
     return min((f"{size // unit}{name}" for name, unit in SIZE_UNITS.items() if size % unit == 0), key=len)
 
 
+def write_number(value: float) -> float:
+    """Write what `read_number` reads: a whole number without a fraction."""
+    return int(value) if value == int(value) else value
+
+
+def read_number(value: object) -> float:
+    """Read a plain number, whole or not."""
+    if not isinstance(value, int | float) or isinstance(value, bool) or not isfinite(value):
+        raise WrongValueError(f"must be a plain number such as 20 or 1.5, not {found(value)}")
+    return float(value)
+
+
+def read_text(value: object) -> str:
+    """Read any text that is not empty."""
+    if not isinstance(value, str) or not value.strip():
+        raise WrongValueError(f"must be text, not {found(value)}")
+    return value
+
+
+def read_statistic(*words: str) -> Callable[[object], str]:
+    """Make a reader of the name of a statistic: one of some words, or a percentile p1 to p99."""
+
+    def read(value: object) -> str:
+        if isinstance(value, str) and (value in words or _PERCENTILE.fullmatch(value)):
+            return value
+        raise WrongValueError(f"must be {', '.join(words)}, or a percentile from p1 to p99, not {found(value)}")
+
+    return read
+
+
 def read_whole(value: object) -> int:
     """Read a whole number."""
     if not isinstance(value, int) or isinstance(value, bool):
@@ -170,6 +209,22 @@ def read_name(value: object) -> str:
 
 def _is_clean(text: str) -> bool:
     return not any(unicodedata.category(character).startswith("C") for character in text)
+
+
+def read_http_url(value: object) -> str:
+    """Read a URL that something may be sent to by HTTP; one with a password in it is refused and not repeated."""
+    if not isinstance(value, str):
+        raise WrongValueError(f"must be a URL such as https://HOST/PATH, not {found(value)}")
+    try:
+        parts = urlsplit(value)
+        whole = bool(parts.hostname) and parts.scheme in {"http", "https"} and (parts.port or 1) > 0
+    except ValueError:
+        whole = False
+    if not whole or not value.isascii() or not value.isprintable() or " " in value:
+        raise WrongValueError("must be a URL such as https://HOST/PATH, in ASCII and without spaces")
+    if parts.username is not None or parts.password is not None:
+        raise WrongValueError("holds a user or a password, which are not sent; write it without them, and change them")
+    return value
 
 
 def one_of(known: Iterable[str]) -> Callable[[object], str]:

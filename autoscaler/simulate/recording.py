@@ -167,8 +167,8 @@ def _take_in_loads(recording: Recording, tick: ReplayTick, groups: Mapping[str, 
         memory = groups.get(policy.group, GroupMemory())
         newest = [
             (strategy.across, memory.samples[strategy.series][-1])
-            for strategy in policy.scaling
-            if getattr(strategy, "metric", None) == "guest.cpu" and memory.samples.get(strategy.series)
+            for strategy in policy.signals
+            if strategy.metric == "guest.cpu" and memory.samples.get(strategy.series)
         ]
         sample = next(((across, sample) for across, sample in newest if sample.at == at), None)
         demand = None if sample is None else _demand(*sample)

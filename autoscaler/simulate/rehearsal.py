@@ -11,6 +11,7 @@ from autoscaler.core.group_load import EvenLoad, decide_on_load
 from autoscaler.core.memory import GroupMemory
 from autoscaler.core.observation import Observation
 from autoscaler.core.policy import Policy, Size
+from autoscaler.policy.calendar import Calendar
 from autoscaler.simulate.plant import Conditions, Plant
 
 _ROUNDING_DIGITS = 9
@@ -112,6 +113,7 @@ class OwnPolicy:
         self._policy = policy
         self._interval_seconds = interval_seconds
         self._memory = GroupMemory(admitted=initial)
+        self._calendar = Calendar()
         self.warm_up_seconds = policy.warm_up_seconds
         self.decision: Decision | None = None
         """The last one."""
@@ -119,7 +121,8 @@ class OwnPolicy:
     def __call__(self, seen: Seen) -> int:
         """Decide."""
         load = EvenLoad(seen.load or 0.0, seen.ready - seen.warming, seen.warming)
-        observation = Observation(seen.at, self._interval_seconds)
+        schedules = self._calendar.states((self._policy,), seen.at)
+        observation = Observation(seen.at, self._interval_seconds, schedules=schedules)
         self.decision, self._memory = decide_on_load(self._policy, self._memory, load, observation)
         return self.decision.admitted
 

@@ -10,7 +10,11 @@ from autoscaler.core.action import Action, Intent, IntentState
 from autoscaler.core.decision import Decision
 from autoscaler.core.observation import Observation
 from autoscaler.core.policy import Policy
+from autoscaler.core.transition import Transition
 from autoscaler.store.records import TickRecord
+
+INSTANCE_EVENT = "instance"
+"""The kind of the events that tell the transitions of instances."""
 
 _MINUTE_SECONDS = 60
 
@@ -112,6 +116,20 @@ def note_change(connection: sqlite3.Connection, decision: Decision) -> None:
     )
 
 
+def note_transition(connection: sqlite3.Connection, transition: Transition) -> None:
+    """Keep what happened to an instance as an event."""
+    detail: dict[str, str | int | float] = {
+        "host": transition.host,
+        "before": transition.before.value if transition.before is not None else "",
+        "after": transition.after.value,
+        "reason": transition.reason.value,
+    }
+    connection.execute(
+        'INSERT INTO events (at, kind, "group", instance, detail) VALUES (?, ?, ?, ?, ?)',
+        (float(transition.at), INSTANCE_EVENT, transition.group, transition.instance, canonical(detail)),
+    )
+
+
 def _result(decision: Decision) -> str:
     # The reasons' parameters are left out: they follow the load and differ at every tick.
     counts = (decision.current, decision.recommended, decision.desired, decision.admitted)
@@ -128,9 +146,15 @@ def roll_up(connection: sqlite3.Connection, decision: Decision) -> None:
         'ON CONFLICT ("group", metric, minute) DO UPDATE SET samples = samples + 1, '
         "avg = avg + (excluded.avg - avg) / (samples + 1), "
         "min = min(min, excluded.min), max = max(max, excluded.max), admitted = excluded.admitted",
-        [
-            (decision.group, each.metric, minute, each.value, decision.admitted)
-            for each in decision.inputs
-            if each.value is not None
-        ],
+        [(decision.group, name, minute, value, decision.admitted) for name, value in _loads(decision).items()],
     )
+
+
+def _loads(decision: Decision) -> dict[str, float]:
+    """Name each figure by its metric, its query or pool, and how instances became one; of several windows the first."""
+    loads: dict[str, float] = {}
+    for each in decision.inputs:
+        name = each.source or each.metric
+        if each.value is not None:
+            loads.setdefault(name if each.across == "avg" else f"{name} ({each.across})", each.value)
+    return loads

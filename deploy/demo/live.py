@@ -12,7 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from autoscaler.core.decision import Decision
-from autoscaler.core.snapshot import GroupStatus, InstanceState, Snapshot
+from autoscaler.core.snapshot import GroupStatus, Snapshot
+from autoscaler.core.transition import InstanceState
 from autoscaler.reasons import clock, percent
 from deploy.demo.story import explain, find_group, is_news
 
@@ -162,7 +163,7 @@ def _load_text(group: GroupStatus, burning: float) -> str:
     seen = group.decision.inputs[0] if group.decision is not None and group.decision.inputs else None
     if seen is None or seen.value is None:
         return "load: not measured yet"
-    return f"load: {percent(seen.value)}, target {percent(seen.target)}; burnt in the guests: {burning:.2f} vCPU"
+    return f"load: {percent(seen.value)}, target {percent(seen.target or 0.0)}; burnt in the guests: {burning:.2f} vCPU"
 
 
 def _load_line(group: GroupStatus, burning: float) -> Text:
@@ -171,7 +172,7 @@ def _load_line(group: GroupStatus, burning: float) -> Text:
     line = Text()
     if seen is not None and seen.value is not None:
         filled = min(round(seen.value * _BAR_CELLS), _BAR_CELLS)
-        target = round(seen.target * _BAR_CELLS)
+        target = round((seen.target or 0.0) * _BAR_CELLS)
         for cell in range(_BAR_CELLS):
             if cell == target:
                 line.append("│", style="bold")

@@ -3,7 +3,8 @@
 from dataclasses import dataclass, field
 
 from autoscaler.core.decision import Decision, ReasonCode
-from autoscaler.core.snapshot import GroupStatus, InstanceState, Snapshot
+from autoscaler.core.snapshot import GroupStatus, Snapshot
+from autoscaler.core.transition import InstanceState
 from autoscaler.reasons import describe
 
 GROUP = "demo"

@@ -14,7 +14,8 @@ import pytest
 
 from autoscaler.core.decision import ReasonCode
 from autoscaler.core.observation import Ownership
-from autoscaler.core.snapshot import InstanceState, Snapshot
+from autoscaler.core.snapshot import Snapshot
+from autoscaler.core.transition import InstanceState
 from autoscaler.store import Journal
 from tests.real.conftest import GOLDEN, Pool
 from tests.support.daemon import DaemonProcess, burn, define_foreign, domains, group_of

@@ -22,7 +22,8 @@ from autoscaler.control.client import request
 from autoscaler.core.decision import Decision
 from autoscaler.core.errors import DaemonUnreachableError
 from autoscaler.core.observation import Ownership
-from autoscaler.core.snapshot import GroupStatus, InstanceState, InstanceStatus, Snapshot
+from autoscaler.core.snapshot import GroupStatus, InstanceStatus, Snapshot
+from autoscaler.core.transition import InstanceState
 from autoscaler.hypervisor.domain_xml import ownership_element, to_text
 
 COMMAND = Path(sys.executable).with_name("autoscaler")

@@ -10,7 +10,8 @@ from typing import Any
 import yaml
 
 from autoscaler.codec import decode
-from autoscaler.core.snapshot import InstanceState, Snapshot
+from autoscaler.core.snapshot import Snapshot
+from autoscaler.core.transition import InstanceState
 from tests.support.daemon import group_of
 from tests.support.systemd_container import SystemdContainer
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from autoscaler import config
-from autoscaler.config import Config, Host, Listen, Log
+from autoscaler.config import Config, Host, Listen, Log, PrometheusServer, Webhook
 from autoscaler.core.errors import PolicyError
 
 
@@ -36,6 +36,10 @@ listen: "[::1]:9000"
 interval: 1m
 workers: 2
 log: {format: json, level: debug}
+webhooks:
+  - {url: "https://chat/hook?x=1", secret_file: hook.secret, events: [became_ready, probe_failed]}
+  - {url: "http://[::1]:8080"}
+prometheus: {url: "https://prometheus/base", timeout: 2s, ca_file: ca.pem, token_file: /run/token}
 """,
     )
     assert config.load(path) == Config(
@@ -47,6 +51,11 @@ log: {format: json, level: debug}
         interval_seconds=60.0,
         workers=2,
         log=Log("json", "debug"),
+        webhooks=(
+            Webhook("https://chat/hook?x=1", tmp_path / "hook.secret", ("became_ready", "probe_failed")),
+            Webhook("http://[::1]:8080"),
+        ),
+        prometheus=PrometheusServer("https://prometheus/base", 2.0, tmp_path / "ca.pem", Path("/run/token")),
     )
 
 
@@ -136,4 +145,89 @@ def test_a_password_in_a_uri_is_refused_and_not_repeated(tmp_path: Path, scheme:
     path = written(tmp_path, f"hosts: {{a: {{uri: '{scheme}://bob:hunter2@kvm7/system'}}}}\n")
     with pytest.raises(PolicyError, match=r":1:\d+: hosts.*holds a password") as error:
         config.load(path)
+    assert "hunter2" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("webhook", "problem"),
+    [
+        ("{url: 'ftp://chat/hook'}", "must be a URL such as https://HOST/PATH, in ASCII and without spaces"),
+        ("{url: 'https://'}", "must be a URL such as https://HOST/PATH, in ASCII and without spaces"),
+        ("{url: 'https://chat:99999/'}", "must be a URL such as https://HOST/PATH, in ASCII and without spaces"),
+        ('{url: "http://chat/\\r\\nX: y"}', "must be a URL such as https://HOST/PATH, in ASCII and without spaces"),
+        ("{url: 7}", "must be a URL such as https://HOST/PATH, not the number 7"),
+        ("{url: 'https://bob:hunter2@chat/'}", "holds a user or a password, which are not sent"),
+        ("{secret_file: x}", "the key 'url' is missing"),
+        ("{url: 'http://chat', events: [became_redy]}", "did you mean 'became_ready'?"),
+        ("{url: 'http://chat', secret: x}", "unknown key; did you mean 'secret_file'?"),
+    ],
+)
+def test_a_wrong_webhook_is_refused(tmp_path: Path, webhook: str, problem: str) -> None:
+    with pytest.raises(PolicyError) as caught:
+        config.load(written(tmp_path, f"webhooks:\n  - {webhook}\n"))
+    (found,) = caught.value.problems
+    assert found.line == 2
+    assert problem in found.message
+    assert "hunter2" not in found.message
+
+
+def test_a_secret_is_read_without_its_line_end(tmp_path: Path) -> None:
+    path = tmp_path / "secret"
+    path.write_text("s3cret\n")
+    path.chmod(0o400)
+    assert config.read_secret(path) == b"s3cret"
+
+
+@pytest.mark.parametrize(
+    ("content", "mode", "problem"),
+    [
+        (None, 0, "the secret cannot be read: No such file or directory"),
+        ("s3cret", 0o644, "every user of this machine may read the secret"),
+        ("\n", 0o400, "there is no secret in it"),
+        ("x" * 5000, 0o400, "is longer than the 4096 bytes a secret may have"),
+    ],
+)
+def test_a_wrong_secret_is_refused_and_not_repeated(
+    tmp_path: Path, content: str | None, mode: int, problem: str
+) -> None:
+    path = tmp_path / "secret"
+    if content is not None:
+        path.write_text(content)
+        path.chmod(mode)
+    with pytest.raises(PolicyError, match=problem) as caught:
+        config.read_secret(path)
+    assert str(path) in str(caught.value)
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("{timeout: 5s}", ":1:1: prometheus: the key 'url' is missing"),
+        ("{url: prometheus:9090}", "must be a URL such as http://127.0.0.1:9090, not 'prometheus:9090'"),
+        ("{url: 'file:///etc/passwd'}", "must be a URL such as"),
+        ("{url: 'http://[::1'}", "must be a URL such as"),
+        ("{url: 'http://a:99999'}", "must be a URL such as"),
+        ("{url: 'http://a/?x=1'}", "must be a URL such as"),
+        ("{url: 'http:// a'}", "must be a URL such as"),
+        ("{url: 9090}", "must be a URL such as http://127.0.0.1:9090, not the number 9090"),
+        ("{url: 'http://a', timeout: 0s}", "prometheus.timeout: 0s is out of bounds; allowed: 100ms to 1m"),
+        ("{url: 'http://a', token_file: t}", "token_file: the token would cross the network in clear; write https://"),
+        ("{url: 'http://a', user: bob}", "unknown key"),
+    ],
+)
+def test_what_prometheus_cannot_be(tmp_path: Path, given: str, message: str) -> None:
+    with pytest.raises(PolicyError) as error:
+        config.load(written(tmp_path, f"prometheus: {given}\n"))
+    assert message in str(error.value)
+
+
+def test_a_token_may_go_to_this_machine_in_clear(tmp_path: Path) -> None:
+    path = written(tmp_path, "prometheus: {url: 'http://127.0.0.1:9090', token_file: t}\n")
+    assert config.load(path).prometheus == PrometheusServer("http://127.0.0.1:9090", token_file=tmp_path / "t")
+
+
+def test_a_password_in_prometheus_url_is_refused_and_not_repeated(tmp_path: Path) -> None:
+    with pytest.raises(PolicyError, match="holds a user or password; write a bearer token") as error:
+        config.load(written(tmp_path, "prometheus: {url: 'https://bob:hunter2@prometheus'}\n"))
     assert "hunter2" not in str(error.value)

@@ -10,9 +10,10 @@ from autoscaler.core.instances import MAX_FAILED_STARTS, Instance
 from autoscaler.core.observation import Change, DomainState
 from autoscaler.core.policy import Behavior, DirectionLimits, Image, Mode, Policy, Ready, Size, TargetTracking
 from autoscaler.core.reconcile import turns
-from autoscaler.core.snapshot import InstanceState, Totals
+from autoscaler.core.snapshot import Totals
 from autoscaler.core.status import Finished, accumulate
 from autoscaler.core.step import StepResult, group_instances
+from autoscaler.core.transition import InstanceState
 from tests.support.plant import Plant
 
 POLICY = Policy(

@@ -51,6 +51,7 @@ def test_promtool_finds_nothing_to_say() -> None:
         ('autoscaler_clone_duration_seconds_bucket{group="web",le="+Inf"}', 2),
         ('autoscaler_clone_duration_seconds_sum{group="web"}', 2.0),
         ('autoscaler_launch_duration_seconds_count{group="web"}', 1),
+        ('autoscaler_webhook_deliveries_total{result="delivered"}', 3),
         ("autoscaler_ticks_total", 2),
         ("autoscaler_tick_failures_total", 1),
         ("autoscaler_tick_lateness_seconds", 0.002),

@@ -2,7 +2,6 @@
 
 import json
 import os
-import sys
 from pathlib import Path
 
 import pytest
@@ -82,11 +81,13 @@ def test_every_fault_of_a_load_is_located(place: Path) -> None:
     golden("load_errors.txt", "\n".join(shown))
 
 
-def test_a_policy_whose_signal_the_load_does_not_give_is_refused(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys.modules["autoscaler.cli.simulate"], "GIVEN", frozenset({"another"}))
+def test_a_policy_whose_signal_the_load_does_not_give_is_refused(place: Path) -> None:
+    Path("web.yaml").write_text(POLICY.replace("guest.cpu", "guest.memory"))
     result = run("simulate", "--policy", "web.yaml", "--load", "load.csv")
     assert result.exit_code == 1
-    assert result.stderr.startswith("web.yaml:6:37: scaling[0].metric: the load does not give guest.cpu")
+    assert result.stderr == (
+        "web.yaml:6:37: scaling[0].metric: the load does not give guest.memory; a rehearsal has guest.cpu only\n"
+    )
 
 
 def test_a_gap_can_be_drawn_across(place: Path) -> None:
@@ -272,6 +273,23 @@ def test_a_journal_that_is_not_there(place: Path) -> None:
     result = run("simulate", "--recording", "state")
     assert result.exit_code == 1
     assert "there is no journal" in result.stderr
+
+
+def test_schedules_and_steps_are_rehearsed(place: Path) -> None:
+    Path("web.yaml").write_text(
+        POLICY.partition("scaling:")[0]
+        + """\
+scaling:
+  - {type: schedule, cron: "0 1 * * *", timezone: UTC, for: 10m, desired: 8}
+  - {type: threshold, metric: guest.cpu, above: 80%, below: 20%, for: 1m}
+behavior: {scale_in: {cooldown: 0s, stabilization: 0s}}
+"""
+    )
+    result = run("simulate", "--policy", "web.yaml", "--load", "load.csv", "--json", "-")
+    assert result.exit_code == 0, result.output
+    data = json.loads(result.stdout)
+    desired = dict(zip(data["t"], data["desired"], strict=True))
+    assert desired[3600] == 8 > desired[3585]
 
 
 def test_a_long_load_is_thinned_for_the_page_and_keeps_its_peaks() -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autoscaler.core.group_load import EvenLoad
-from autoscaler.core.policy import Across, Image, Policy, Size, TargetTracking
+from autoscaler.core.policy import Image, Policy, Size, TargetTracking
 from autoscaler.core.signals import Measured, Warming, group_sample
 from autoscaler.simulate.against import contest, contest_policy
 from autoscaler.simulate.baselines import NAMES, Asked, oracle
@@ -171,7 +171,7 @@ def test_nobody_who_keeps_the_line_costs_less_than_the_oracle(
 def test_an_even_load_is_that_of_as_many_instances() -> None:
     loads = EvenLoad(0.25, 3, 2).members()
     assert sorted(map(repr, loads.values())) == sorted(map(repr, [Measured(0.25, 0.0)] * 3 + [Warming()] * 2))
-    assert group_sample(EvenLoad(0.0, 0).members(), Across.AVG, 5.0) is None
+    assert group_sample(EvenLoad(0.0, 0).members(), "avg", 5.0) is None
 
 
 def daily(days: float) -> list[float]:

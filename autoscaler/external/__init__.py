@@ -1,0 +1,1 @@
+"""Everything spoken to over a network that is not libvirt."""

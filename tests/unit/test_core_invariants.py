@@ -328,7 +328,7 @@ class Group(RuleBasedStateMachine):
 
 
 Group.TestCase.settings = settings(
-    max_examples=200, stateful_step_count=50, deadline=None, derandomize=True, phases=(Phase.explicit, Phase.generate)
+    max_examples=100, stateful_step_count=50, deadline=None, derandomize=True, phases=(Phase.explicit, Phase.generate)
 )
 TestGroup = Group.TestCase
 

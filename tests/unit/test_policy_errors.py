@@ -300,6 +300,9 @@ CONFIGS: dict[str, str] = {
     "no hosts": but('\n  local: {uri: "qemu:///system"}', " {}", GOOD_CONFIG),
     "hosts is a list": but('\n  local: {uri: "qemu:///system"}', " [local]", GOOD_CONFIG),
     "host without uri": but('uri: "qemu:///system"', "", GOOD_CONFIG),
+    "overcommit as text": but(
+        'uri: "qemu:///system"', 'uri: "qemu:///system", overcommit: {vcpus: "16", pool_space: 0.5}', GOOD_CONFIG
+    ),
     "host with other keys": but("uri:", "url:", GOOD_CONFIG),
     "host is text": but('{uri: "qemu:///system"}', "qemu:///system", GOOD_CONFIG),
     "host with a slash in its name": but("local:", "a/b:", GOOD_CONFIG),

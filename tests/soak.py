@@ -216,6 +216,8 @@ def main() -> int:
     given = parser.parse_args()
     seed: int = secrets.randbelow(1_000_000) if given.seed is None else given.seed
     print(f"soak of {given.minutes:g} minutes, seed {seed}", flush=True)
+    # libvirt prints each error to stderr otherwise; they are raised as exceptions all the same.
+    libvirt.registerErrorHandler(lambda *_: None, None)
     with ground(random.Random(seed)) as soak:
         began = time.monotonic()
         try:

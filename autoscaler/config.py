@@ -113,6 +113,8 @@ class Config:
     log: Log = Log()
     webhooks: tuple[Webhook, ...] = ()
     prometheus: PrometheusServer | None = None
+    leftover_grace_seconds: float = 600.0
+    """How long the volumes of an instance that is gone are left before they are deleted."""
 
 
 def load(path: Path | None = None) -> Config:
@@ -137,6 +139,7 @@ def load(path: Path | None = None) -> Config:
         log=Log(_log_format(file.log.format), file.log.level),
         webhooks=tuple(Webhook(hook.url, hook.secret_file, tuple(hook.events)) for hook in file.webhooks),
         prometheus=_prometheus(file.prometheus),
+        leftover_grace_seconds=file.orphans.grace,
     )
 
 
@@ -360,6 +363,12 @@ class _PrometheusSection(Section):
         return value
 
 
+class _OrphansSection(Section):
+    grace: Annotated[float, BeforeValidator(read_duration), AfterValidator(between(1.0, 86_400.0, write_duration))] = (
+        _DEFAULT.leftover_grace_seconds
+    )
+
+
 class ConfigFile(Section):
     """The configuration file."""
 
@@ -378,6 +387,7 @@ class ConfigFile(Section):
     log: _LogSection = _LogSection()
     webhooks: list[_WebhookSection] = Field(default=[])
     prometheus: _PrometheusSection | None = None
+    orphans: _OrphansSection = _OrphansSection()
 
     @field_validator("hosts")
     @classmethod

@@ -46,7 +46,7 @@ from autoscaler.notify import lengthen_watchdog, notify, notify_reloading
 from autoscaler.policy.calendar import Calendar
 from autoscaler.policy.load import load_directory
 from autoscaler.sampler import Sampler
-from autoscaler.store import LEDGER_LOST, Event, History, Journal, TickRecord
+from autoscaler.store import Event, History, Journal, TickRecord
 from autoscaler.ticker import Ticker
 from autoscaler.web.server import WebServer
 from autoscaler.world import World
@@ -115,7 +115,7 @@ class Daemon:
             external=self._queries.newest,
             probes=self._prober.results,
         )
-        self._world = World(sampler, journal, self._executor)
+        self._world = World(sampler, journal, self._executor, config.leftover_grace_seconds)
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT. Raises what a worker or the tick raised if that was a bug."""
@@ -131,8 +131,11 @@ class Daemon:
             policies=len(self._policies),
             metrics=f"http://{self._config.listen.host}:{self._config.listen.port}/metrics",
         )
-        if self._journal.recall(LEDGER_LOST):
-            log.warning("the journal was lost; instances are adopted by their metadata, look for overlays without one")
+        if self._journal.pending().ledger_lost:
+            log.warning(
+                "the journal was lost: instances are adopted by their metadata, and no volume that is left over is "
+                "deleted until somebody says so with: autoscaler ledger accept"
+            )
         lengthen_watchdog(heartbeat_seconds(self._config))
         self._webhooks.start()
         self._ticker.start()
@@ -243,6 +246,18 @@ class Daemon:
                 notify("READY=1")
         self._ticker.wake()
         return status
+
+    def accept_ledger(self, by: str) -> None:
+        """Delete what is left over again, after the ledger was lost, with the volumes of all instances in it.
+
+        Raises ControlError when it was not lost, HypervisorError when a host does not answer.
+        """
+        if not self._journal.pending().ledger_lost:
+            raise ControlError("the ledger was not lost, or has been accepted already: there is nothing to accept")
+        self._executor.adopt()
+        self._journal.accept_ledger()
+        log.info("ledger accepted, what is left over is collected again", by=by)
+        self._ticker.wake()
 
     def _read_policies(self, by: str) -> ReloadStatus:
         try:

@@ -18,7 +18,7 @@ from autoscaler.core.observation import (
     Unknown,
 )
 from autoscaler.core.policy import Wanted
-from autoscaler.core.ports import Hypervisor
+from autoscaler.core.ports import Sight
 
 log = structlog.get_logger(__name__)
 
@@ -32,7 +32,7 @@ class Sampler:
 
     def __init__(
         self,
-        hypervisors: Mapping[str, Hypervisor],
+        hypervisors: Mapping[str, Sight],
         host_loads: Mapping[str, Callable[[], HostSample]],
         interval_seconds: float,
         workers: int = 4,
@@ -75,7 +75,7 @@ class Sampler:
             probes=self._probes(),
         )
 
-    def _counters(self, host: str, hypervisor: Hypervisor, metrics: frozenset[str]) -> Mapping[str, DomainCounters]:
+    def _counters(self, host: str, hypervisor: Sight, metrics: frozenset[str]) -> Mapping[str, DomainCounters]:
         try:
             counters = hypervisor.counters(metrics)
         except HypervisorError as error:
@@ -88,14 +88,14 @@ class Sampler:
         return counters
 
 
-def _inventory(hypervisor: Hypervisor) -> HostInventory | Unknown:
+def _inventory(hypervisor: Sight) -> HostInventory | Unknown:
     try:
         return hypervisor.inventory()
     except HypervisorError as error:
         return Unknown(str(error))
 
 
-def _capacity(host: str, hypervisor: Hypervisor, wanted: Wanted) -> HostCapacity:
+def _capacity(host: str, hypervisor: Sight, wanted: Wanted) -> HostCapacity:
     """Read what a host has to give; where it does not tell, nothing is cloned there."""
     try:
         return hypervisor.capacity(wanted)

@@ -15,6 +15,8 @@ from rich.console import Console
 from autoscaler import config
 from autoscaler.cli import arguments
 from autoscaler.cli.hosts import foresee, hosts_data, show_hosts
+from autoscaler.cli.images import image
+from autoscaler.cli.output import console
 from autoscaler.cli.show_decision import show_decision
 from autoscaler.cli.show_events import show_event
 from autoscaler.cli.show_history import show_history
@@ -85,12 +87,6 @@ def ask(ctx: click.Context, command: str, **given: Any) -> Any:
     return request(_settings(ctx).control_socket, command, **given)
 
 
-def _console() -> Console:
-    """Make a console for plain text: what is shown is data, never markup. A pipe gets lines as long as they are."""
-    width = None if sys.stdout is not None and sys.stdout.isatty() else 1000
-    return Console(highlight=False, markup=False, emoji=False, width=width)
-
-
 def _print_json(data: object) -> None:
     click.echo(json.dumps(data, indent=2))
 
@@ -139,7 +135,7 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
         ok = all(finding.level is not Level.ERROR for finding in found)
         _print_json({"ok": ok, "findings": encode(found)})
     else:
-        found = show_findings(_console(), findings)
+        found = show_findings(console(), findings)
     ctx.exit(1 if any(finding.level is Level.ERROR for finding in found) else 0)
 
 
@@ -193,7 +189,7 @@ def status(ctx: click.Context, as_json: bool) -> None:
     if as_json:
         _print_json(data)
     else:
-        show_status(_console(), decode(data, Snapshot), time.time())
+        show_status(console(), decode(data, Snapshot), time.time())
 
 
 @main.command()
@@ -209,7 +205,7 @@ def hosts(ctx: click.Context, as_json: bool) -> None:
     if as_json:
         _print_json(hosts_data(rooms))
     else:
-        show_hosts(_console(), rooms)
+        show_hosts(console(), rooms)
 
 
 @main.command()
@@ -253,7 +249,7 @@ def explain(ctx: click.Context, group: str, at: float | None, as_json: bool) -> 
     if as_json:
         _print_json(data)
     else:
-        show_decision(_console(), decode(data, Decision), time.time())
+        show_decision(console(), decode(data, Decision), time.time())
 
 
 @main.command()
@@ -278,7 +274,7 @@ def events(ctx: click.Context, group: str | None, since_seconds: float, follow: 
 
     Example: autoscaler events --group web --since 2h
     """
-    console = _console()
+    out = console()
     data = ask(ctx, "events", group=group, since=time.time() - since_seconds)
     if as_json and not follow:
         _print_json(data)
@@ -286,7 +282,7 @@ def events(ctx: click.Context, group: str | None, since_seconds: float, follow: 
     last = 0
     while True:
         for event in decode(data, tuple[Event, ...]):
-            _show_event(console, event, as_json)
+            _show_event(out, event, as_json)
             last = max(last, event.id)
         if not follow:
             return
@@ -294,11 +290,11 @@ def events(ctx: click.Context, group: str | None, since_seconds: float, follow: 
         data = ask(ctx, "events", group=group, since=time.time() - since_seconds, after=last)
 
 
-def _show_event(console: Console, event: Event, as_json: bool) -> None:
+def _show_event(out: Console, event: Event, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(encode(event)))
     else:
-        show_event(console, event)
+        show_event(out, event)
 
 
 @main.command()
@@ -324,7 +320,7 @@ def history(ctx: click.Context, group: str, since_seconds: float, as_json: bool)
     if as_json:
         _print_json(data)
     else:
-        show_history(_console(), decode(data, History))
+        show_history(console(), decode(data, History))
 
 
 @main.command()
@@ -431,6 +427,32 @@ def schema() -> None:
 
 
 @main.group()
+def ledger() -> None:
+    """Deal with the ledger of the volumes that are the autoscaler's.
+
+    Example: autoscaler ledger accept
+    """
+
+
+@ledger.command()
+@json_option
+@config_option
+@click.pass_context
+def accept(ctx: click.Context, as_json: bool) -> None:
+    """Let volumes that are left over be deleted again, after a journal was lost.
+
+    The instances that are there, adopted by their metadata, are written into it
+    with their volumes; every host has to answer for that. Volumes of the lost
+    ledger that no instance uses are not known any more, and never deleted: look
+    for them in the pools.
+
+    Example: autoscaler ledger accept
+    """
+    data = ask(ctx, "accept_ledger")
+    confirm(data, "the ledger is taken as it is: what is left over is collected again", as_json)
+
+
+@main.group()
 def policy() -> None:
     """Look at policy files.
 
@@ -453,3 +475,6 @@ def show(ctx: click.Context, file: Path, as_json: bool) -> None:
         _print_json(encode(loaded))
     else:
         click.echo(load.show(loaded), nl=False)
+
+
+main.add_command(image)

@@ -154,6 +154,15 @@ class Decision:
     reasons: tuple[Reason, ...]
 
 
+_ACTED_UPON_BY_NOBODY = frozenset({ReasonCode.PAUSED, ReasonCode.SHADOW})
+
+
+def decisive(decision: Decision) -> tuple[Reason, ...]:
+    """Tell what made the count: its limits, or what was called for where none applied."""
+    limits = tuple(reason for reason in decision.reasons if reason.code not in _ACTED_UPON_BY_NOBODY)
+    return limits or tuple(wish.reason for wish in decision.recommendations) or decision.reasons
+
+
 LIMITERS = frozenset(
     {
         ReasonCode.SCALE_OUT_LIMITED_BY_MAX,

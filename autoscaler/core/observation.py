@@ -253,6 +253,14 @@ class Probe:
     detail: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Leftover:
+    """An instance whose volumes are in the ledger, while neither a domain of ours nor an action is left of it."""
+
+    host: str
+    instance: str
+
+
 class SlotState(StrEnum):
     """Whether a load balancer sends anything to a slot."""
 
@@ -355,6 +363,12 @@ class Observation:
     requests: tuple[Request, ...] = ()
     workers: int = 4
     """How many actions may be under way at once on each host."""
+    leftovers: tuple[Leftover, ...] = ()
+    """Of the hosts that could be read."""
+    leftover_grace_seconds: float = 600.0
+    """How long something must have been left over, without a break, before it is collected."""
+    ledger_lost: bool = False
+    """The journal was begun anew and no operator has accepted that yet: nothing is collected."""
     external: Mapping[str, ExternalSample | Unknown] = field(default_factory=dict)
     """By the key of the signal that asks for it."""
     probes: Mapping[str, Probe] = field(default_factory=dict)

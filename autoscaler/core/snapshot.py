@@ -25,6 +25,10 @@ class InstanceStatus:
     """Why it is in this state; None where no tick has seen it come into it."""
     protected_until: float | None = None
     """Until when an operator keeps it from being removed."""
+    address: str | None = None
+    """The IP address it is reached by, where somebody asked for it and it is known."""
+    complaint: str | None = None
+    """What the last probe found wrong with it; None where it found nothing, or there was none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from autoscaler.core.errors import ControlError
 from autoscaler.core.instances import Instance, ownerships
 from autoscaler.core.launches import image_name, quantile
 from autoscaler.core.memory import GroupMemory, Memory
-from autoscaler.core.observation import Change, HostCapacity, HostInventory, HostSample, Observation, Unknown
+from autoscaler.core.observation import Change, HostCapacity, HostInventory, HostSample, Observation, Probe, Unknown
 from autoscaler.core.policy import Policy, stand_in
 from autoscaler.core.snapshot import (
     GroupRoom,
@@ -45,7 +45,13 @@ def group_statuses(finished: Finished) -> tuple[GroupStatus, ...]:
     memory = finished.result.memory
     decisions = {decision.group: decision for decision in finished.result.decisions}
     statuses = [
-        _managed(policy, group_instances(policy, observation, memory), memory, decisions[policy.group])
+        _managed(
+            policy,
+            group_instances(policy, observation, memory),
+            memory,
+            decisions[policy.group],
+            observation.probes,
+        )
         for policy in finished.policies
     ]
     for name in {*memory.groups, *(each.group for each in ownerships(observation, memory.controller))} - {*decisions}:
@@ -166,7 +172,13 @@ def _refuse_attaching(status: GroupStatus, listed: InstanceStatus) -> None:
         )
 
 
-def _managed(policy: Policy, instances: Sequence[Instance], memory: Memory, decision: Decision) -> GroupStatus:
+def _managed(
+    policy: Policy,
+    instances: Sequence[Instance],
+    memory: Memory,
+    decision: Decision,
+    probes: Mapping[str, Probe],
+) -> GroupStatus:
     group = memory.groups.get(policy.group, GroupMemory())
     return GroupStatus(
         policy.group,
@@ -175,7 +187,7 @@ def _managed(policy: Policy, instances: Sequence[Instance], memory: Memory, deci
         group.paused,
         group.override,
         decision,
-        tuple(_instance(instance, group) for instance in instances),
+        tuple(_instance(instance, group, probes) for instance in instances),
         breaker_open=group.tripped_at is not None,
         replacement_stopped=any(reason.code is ReasonCode.REPLACEMENT_STOPPED for reason in decision.reasons),
     )
@@ -183,13 +195,13 @@ def _managed(policy: Policy, instances: Sequence[Instance], memory: Memory, deci
 
 def _unmanaged(name: str, instances: Sequence[Instance], memory: Memory) -> GroupStatus:
     group = memory.groups.get(name, GroupMemory())
-    listed = tuple(_instance(instance, group) for instance in instances)
+    listed = tuple(_instance(instance, group, {}) for instance in instances)
     return GroupStatus(
         name, None, None, paused=False, override=None, decision=None, instances=listed, deleting=group.deleting
     )
 
 
-def _instance(instance: Instance, group: GroupMemory) -> InstanceStatus:
+def _instance(instance: Instance, group: GroupMemory, probes: Mapping[str, Probe]) -> InstanceStatus:
     life, known = group.lives.get(instance.id), group.instances.get(instance.id)
     followed = life if life is not None and life.state is instance.state else None
     detail = instance.note.value if instance.note is not None else instance.detail
@@ -202,6 +214,8 @@ def _instance(instance: Instance, group: GroupMemory) -> InstanceStatus:
         detail,
         followed.reason if followed is not None else None,
         known.protected_until if known is not None and instance.protected else None,
+        next(iter(instance.domain.addresses), None) if instance.domain is not None else None,
+        probe.detail if (probe := probes.get(instance.id)) is not None and not probe.passed else None,
     )
 
 

@@ -13,14 +13,15 @@ from autoscaler.core.decision import Decision, Reason, ReasonCode, because
 from autoscaler.core.instances import (
     Instance,
     classify,
+    domains_by_group,
     owned_domains,
-    ownerships,
     remember,
     serving,
     unread_hosts,
 )
 from autoscaler.core.launches import launched_seconds, note_launches, with_warm_up
 from autoscaler.core.leaving import delete, leave
+from autoscaler.core.leftovers import collects
 from autoscaler.core.lives import follow, noticed
 from autoscaler.core.memory import GroupMemory, Memory
 from autoscaler.core.observation import Change, Domain, DomainCounters, HostInventory, Observation, Unknown
@@ -59,7 +60,9 @@ def step(policies: Sequence[Policy], observation: Observation, memory: Memory) -
     actions: list[Action] = []
     transitions: list[Transition] = []
     launches = dict(memory.launches)
-    seen = [_look(policy, observation, memory) for policy in sorted(policies, key=lambda policy: policy.group)]
+    owned = domains_by_group(observation, memory.controller)
+    ordered = sorted(policies, key=lambda policy: policy.group)
+    seen = [_look(policy, observation, memory, owned.get(policy.group, ())) for policy in ordered]
     chosen = turns([i for each in seen if each.acts(observation.at) for i in each.instances], observation.workers)
     counted = [_count(each, observation, memory) for each in seen]
     granted = admit([each.asking(observation.at) for each in counted if not each.unread], observation, memory.preempted)
@@ -73,7 +76,7 @@ def step(policies: Sequence[Policy], observation: Observation, memory: Memory) -
         groups[each.policy.group], begun = _follow(each, group, planned, observation)
         transitions += (*each.transitions, *begun)
         note_launches(launches, each.policy.image, each.launched_seconds)
-    for each in _unmanaged(groups, policies, observation, memory):
+    for each in _unmanaged(owned, policies, observation, memory):
         planned = delete(each.policy, each.instances, each.group, observation.at) if each.group.deleting else ()
         actions.extend(planned)
         group, begun = _follow(each, each.group, planned, observation)
@@ -81,8 +84,17 @@ def step(policies: Sequence[Policy], observation: Observation, memory: Memory) -
         groups[each.policy.group] = group
         if group.deleting and not group.lives and _all_read(observation):
             del groups[each.policy.group]
+    held = frozenset(each.policy.group for each in seen if each.group.paused or each.policy.mode is Mode.SHADOW)
+    collected, leftovers = collects(observation, memory.leftovers, held)
+    actions.extend(collected)
     after = Memory(
-        memory.controller, observation.at, groups, _counters(observation, memory), launches, granted.preempted
+        memory.controller,
+        observation.at,
+        groups,
+        _counters(observation, memory),
+        launches,
+        leftovers=leftovers,
+        preempted=granted.preempted,
     )
     return StepResult(tuple(decisions), tuple(actions), after, tuple(transitions), tuple(granted.ledgers.values()))
 
@@ -92,13 +104,12 @@ def _all_read(observation: Observation) -> bool:
 
 
 def _unmanaged(
-    groups: Mapping[str, GroupMemory], policies: Sequence[Policy], observation: Observation, memory: Memory
+    owned: Mapping[str, tuple[Domain, ...]], policies: Sequence[Policy], observation: Observation, memory: Memory
 ) -> list["_Seen"]:
     """Look at the groups that have no policy: remembered, running, or spoken of by an operator."""
-    running = {ownership.group for ownership in ownerships(observation, memory.controller)}
     asked = {request.group for request in observation.requests if request.change is Change.DELETE}
-    names = {*groups, *running, *asked} - {policy.group for policy in policies}
-    return [_look(stand_in(name), observation, memory) for name in sorted(names)]
+    names = {*memory.groups, *owned, *asked} - {policy.group for policy in policies}
+    return [_look(stand_in(name), observation, memory, owned.get(name, ())) for name in sorted(names)]
 
 
 def _follow(
@@ -169,7 +180,7 @@ class _Seen:
         return not (self.group.paused or self.policy.mode is Mode.SHADOW or backs_off)
 
 
-def _look(policy: Policy, observation: Observation, memory: Memory) -> _Seen:
+def _look(policy: Policy, observation: Observation, memory: Memory, domains: tuple[Domain, ...]) -> _Seen:
     at = observation.at
     policy = with_warm_up(policy, memory.launches)
     group = memory.groups.get(policy.group, GroupMemory())
@@ -178,7 +189,6 @@ def _look(policy: Policy, observation: Observation, memory: Memory) -> _Seen:
     unread = unread_hosts(observation, policy, group.instances)
     if unread:
         return _Seen(policy, group, unread=unread, reasons=refused)
-    domains = tuple(owned_domains(observation, memory.controller, policy.group))
     group = take_in_instances(group, remember(group, policy, domains, observation), at)
     instances = classify(policy.group, domains, observation.in_flight, group, observation)
     launched = launched_seconds(group, instances, at)

@@ -256,6 +256,10 @@ class LibvirtHypervisor:
 
         return self._read(f"look at the disks of domain {instance}", volumes_of)
 
+    def user_of(self, volume: VolumeRef) -> str | None:
+        """Name a domain, ours or not, that refers to the volume as a disk or under one; None where there is none."""
+        return self._read(f"look who uses volume {volume.name}", lambda it: volumes.user_of(it, volume))
+
     def delete_volume(self, volume: VolumeRef) -> None:
         """Delete the overlay and the console's log; what is gone is no error."""
         self._write(f"delete volume {volume.name} in pool {volume.pool}", lambda it: volumes.delete(it, volume))

@@ -41,6 +41,7 @@ from autoscaler.policy.fields import (
     Share,
     Whole,
     duration,
+    duration_or,
     seconds,
     tolerable,
     written,
@@ -133,10 +134,13 @@ def _above_zero(value: float) -> float:
     return value
 
 
+_Instances = Annotated[Whole, counted(1, 1000)]
+
+
 class RateSection(Section):
     """At most so much change within a period."""
 
-    count: Annotated[Whole, counted(1, 1000)] | None = None
+    count: _Instances | None = None
     percent: Annotated[Share, AfterValidator(_above_zero)] | None = None
     per: Annotated[Duration, seconds(1, HOUR)]
 
@@ -213,7 +217,7 @@ class PolicyFile(Section):
     warm_up: Annotated[
         float | None,
         BeforeValidator(read_warm_up),
-        WithJsonSchema({"type": "string", "examples": ["60s", "auto"]}),
+        duration_or(AUTO),
     ] = duration(_DEFAULT.warm_up_seconds)
     ready: ReadySection = Field(default_factory=ReadySection)
     health: HealthSection = Field(default_factory=HealthSection)

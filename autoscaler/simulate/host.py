@@ -349,6 +349,11 @@ class SimulatedHost:
         machine = self._ours(instance)
         return () if machine is None else (machine.volume,)
 
+    def user_of(self, volume: VolumeRef) -> str | None:
+        """Name the domain that was made with it."""
+        self.fault("user_of")
+        return next((name for name, machine in self._machines.items() if machine.volume == volume), None)
+
     def delete_volume(self, volume: VolumeRef) -> None:
         """Forget the volume."""
         self.fault("delete_volume")

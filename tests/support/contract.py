@@ -4,12 +4,12 @@ import abc
 import time
 from collections.abc import Callable, Iterable
 
-from autoscaler.core.action import Action, Clone, InFlight, Intent, IntentState, Remove, Start
+from autoscaler.core.action import Action, Clone, Collect, InFlight, Intent, IntentState, Remove, Start
 from autoscaler.core.capacity import Expected, Key, Resource, need_of, open_ledger
 from autoscaler.core.errors import HypervisorErrorKind
 from autoscaler.core.instances import owned_domains
 from autoscaler.core.memory import Memory
-from autoscaler.core.observation import Domain, DomainCounters, DomainState, HostInventory, Observation
+from autoscaler.core.observation import Domain, DomainCounters, DomainState, HostInventory, Leftover, Observation
 from autoscaler.core.policy import USER_NETWORK, Image, Machine, Wanted
 from autoscaler.core.ports import Hypervisor
 from autoscaler.executor import Executor, Time, Work, carry_out, settle
@@ -272,6 +272,30 @@ class WorldContract(abc.ABC):
         bench.apply(Start(GROUP, "local", "contract-h"))
         seen = bench.until(lambda seen: ended(seen, "contract-h") is not None)
         assert ended(seen, "contract-h") is IntentState.FAILED
+
+    def test_what_is_left_over_is_collected_unless_a_domain_uses_it(self, bench: Bench) -> None:
+        bench.apply(self.clone("contract-j"))
+        bench.until(lambda seen: ended(seen, "contract-j") is not None)
+        bench.apply()
+        assert bench.observe().leftovers == ()
+        bench.apply(Collect(GROUP, "local", "contract-j"))
+        seen = bench.until(lambda seen: ended(seen, "contract-j") is not None)
+        (outcome,) = seen.outcomes
+        assert (outcome.state, outcome.failure and outcome.failure.kind) == (
+            IntentState.FAILED,
+            HypervisorErrorKind.BUSY,
+        )
+        assert self.volumes(bench) == {"contract-j.qcow2"}
+        self.lose(bench, "contract-j")
+        assert bench.observe().leftovers == (Leftover("local", "contract-j"),)
+        bench.apply(Collect(GROUP, "local", "contract-j"))
+        bench.until(lambda seen: ended(seen, "contract-j") is IntentState.DONE and not seen.leftovers)
+        assert self.volumes(bench) == set()
+        assert bench.journal.volumes() == ()
+
+    @abc.abstractmethod
+    def lose(self, bench: Bench, instance: str) -> None:
+        """Undefine its domain by hand."""
 
     @abc.abstractmethod
     def switch_off(self, bench: Bench, instance: str) -> None:

@@ -93,6 +93,10 @@ class PrivateLibvirtd:
         """Run a command inside the namespaces."""
         return subprocess.run([*self.inside(), *argv], capture_output=True, text=True, check=True)
 
+    def seen_inside(self, path: Path) -> Path:
+        """Where a path in its mount namespace is to be found from outside."""
+        return Path(f"/proc/{self._keeper.pid}/root") / str(path).lstrip("/")
+
     def in_its_network(self) -> list[str]:
         """What to put before a command so that it reaches the guests behind this libvirtd's NAT networks."""
         return ["nsenter", "--target", str(self._keeper.pid), "--net"]

@@ -85,6 +85,10 @@ class Desk:
         self.asked_at = at
         return SCALING_OUT
 
+    def accept_ledger(self, by: str) -> None:
+        if self.reloaded is None or not self.reloaded.ok:
+            raise ControlError("the ledger was not lost")
+
     def events(self, group: str | None, since: float | None, after: int) -> tuple[Event, ...]:
         self.asked_events = (group, since, after)
         return tuple(event for event in EVENTS if event.id > after)

@@ -509,6 +509,10 @@ def _leaves(data: object, path: str = "") -> list[str]:
     return [path]
 
 
+_TOLD_APART = ("scaling", "rate")
+"""Lists whose entries have a table of their own."""
+
+
 def _of_optional(part: dict[str, Any], whole: dict[str, object], path: str) -> dict[str, str]:
     """Give the leaves of what is switched off by being left out."""
     sections = [choice for choice in part.get("anyOf", ()) if "$ref" in choice]
@@ -530,7 +534,9 @@ def _defaults(part: dict[str, object], whole: dict[str, object], path: str = "")
     if not isinstance(properties, dict):
         default = part.get("default")
         if isinstance(default, list):
-            return {path: f"`[{', '.join(default)}]`"}
+            listed = isinstance(items, dict) and "$ref" in items and not path.endswith(_TOLD_APART)
+            below = _defaults(items, whole, f"{path}[]") if listed and isinstance(items, dict) else {}
+            return {path: f"`[{', '.join(default)}]`", **below}
         if default is None and "default" in part:
             return _of_optional(part, whole, path)
         text = str(default).lower() if isinstance(default, bool | None) else str(default)

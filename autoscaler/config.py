@@ -23,7 +23,6 @@ from autoscaler.policy.values import (
     found,
     one_of,
     read_duration,
-    read_factor,
     read_flag,
     read_http_url,
     read_name,
@@ -258,6 +257,13 @@ def _reserve(value: object) -> Reserve:
     raise WrongValueError(f"must be a share such as 10%, or a size such as 2GiB, not {found(value)}")
 
 
+def _factor(value: object) -> float:
+    """Read a plain number, with or without a fraction."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise WrongValueError(f"must be a number such as 4 or 1.5, not {found(value)}")
+    return float(value)
+
+
 def _plain(value: float) -> str:
     return f"{value:g}"
 
@@ -293,10 +299,10 @@ class _ReserveSection(Section):
 
 
 class _OvercommitSection(Section):
-    vcpus: Annotated[float, BeforeValidator(read_factor), AfterValidator(between(0.1, 100.0, _plain))] = (
+    vcpus: Annotated[float, BeforeValidator(_factor), AfterValidator(between(0.1, 100.0, _plain))] = (
         _LIMITS.vcpus_per_core
     )
-    pool_space: Annotated[float, BeforeValidator(read_factor), AfterValidator(between(1.0, 100.0, _plain))] = (
+    pool_space: Annotated[float, BeforeValidator(_factor), AfterValidator(between(1.0, 100.0, _plain))] = (
         _LIMITS.pool_space_overcommit
     )
 

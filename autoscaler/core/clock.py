@@ -29,10 +29,18 @@ def _shift(group: GroupMemory, seconds: float) -> GroupMemory:
         scaled_in_at=_earlier(group.scaled_in_at, seconds),
         instances={
             name: replace(
-                instance, started_at=instance.started_at - seconds, ready_at=_earlier(instance.ready_at, seconds)
+                instance,
+                started_at=instance.started_at - seconds,
+                ready_at=_earlier(instance.ready_at, seconds),
+                silent_since=_earlier(instance.silent_since, seconds),
+                draining_since=_earlier(instance.draining_since, seconds),
+                protected_until=_earlier(instance.protected_until, seconds),
             )
             for name, instance in group.instances.items()
         },
+        lives={name: replace(life, since=life.since - seconds) for name, life in group.lives.items()},
+        launched=tuple(at - seconds for at in group.launched),
+        tripped_at=_earlier(group.tripped_at, seconds),
         override=None if group.override is None else replace(group.override, until=group.override.until - seconds),
         retry_at=_earlier(group.retry_at, seconds),
         removal_retry_at=_earlier(group.removal_retry_at, seconds),

@@ -3,17 +3,12 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from autoscaler.core.action import Clone, InFlight, Remove, Start
+from autoscaler.core.action import Clone, Drain, InFlight, Remove, Start
+from autoscaler.core.health import examine
 from autoscaler.core.memory import GroupMemory, InstanceMemory
-from autoscaler.core.observation import Domain, DomainState, HostInventory, HostSample, Observation, Unknown
-from autoscaler.core.policy import Policy, Ready
-from autoscaler.core.transition import InstanceState
-
-READY_TIMEOUT = "ready_timeout"
-"""The detail of an instance that failed because it did not become ready in time."""
-HOST_REBOOTED = "host_rebooted"
-SAVED = "saved"
-"""The details of an instance that is to be brought back."""
+from autoscaler.core.observation import Domain, DomainState, HostInventory, HostSample, Observation, Ownership, Unknown
+from autoscaler.core.policy import Policy
+from autoscaler.core.transition import InstanceState, TransitionReason
 
 MAX_FAILED_STARTS = 3
 """After so many failed attempts to bring an instance back it is replaced."""
@@ -42,11 +37,33 @@ class Instance:
     domain: Domain | None = None
     in_flight: InFlight | None = None
     detail: str | None = None
+    note: TransitionReason | None = None
+    """What somebody did to it that changes no state."""
+    protected: bool = False
+
+    @property
+    def reachable(self) -> bool:
+        """Whether its host is in the configuration."""
+        return self.note is not TransitionReason.UNREACHABLE
 
     @property
     def live(self) -> bool:
-        """Whether it serves or will serve."""
-        return self.state in LIVE
+        """Whether it serves or will serve, as far as its group can count on it."""
+        return self.state in LIVE and self.reachable
+
+    @property
+    def owned(self) -> bool:
+        """Whether it counts against the maximum: in every state but detached."""
+        return self.state is not InstanceState.DETACHED
+
+
+def ownerships(observation: Observation, controller: str) -> Iterator[Ownership]:
+    """Yield the ownership element of every listed domain that carries our controller's."""
+    for inventory in observation.inventory.values():
+        if isinstance(inventory, HostInventory):
+            for domain in inventory.domains:
+                if domain.ownership is not None and domain.ownership.controller == controller:
+                    yield domain.ownership
 
 
 def owned_domains(observation: Observation, controller: str, group: str) -> Iterator[Domain]:
@@ -57,6 +74,15 @@ def owned_domains(observation: Observation, controller: str, group: str) -> Iter
                 ownership = domain.ownership
                 if ownership is not None and ownership.controller == controller and ownership.group == group:
                     yield domain
+
+
+def serving(instances: Sequence[Instance]) -> tuple[Instance, ...]:
+    """Present what serves beside the ready ones as ready, so that the load it carries is not taken for gone.
+
+    What drains serves on. What is unhealthy may; where its load cannot be told, that is missing and not nothing.
+    """
+    beside = {InstanceState.DRAINING, InstanceState.UNHEALTHY}
+    return tuple(replace(i, state=InstanceState.READY) if i.state in beside and i.reachable else i for i in instances)
 
 
 def unread_hosts(
@@ -82,31 +108,25 @@ def boots(observation: Observation) -> dict[str, str]:
 
 
 def remember(
-    known: Mapping[str, InstanceMemory],
-    domains: Sequence[Domain],
-    ready: Ready,
-    boots: Mapping[str, str],
-    at: float,
+    group: GroupMemory, policy: Policy, domains: Sequence[Domain], observation: Observation
 ) -> dict[str, InstanceMemory]:
-    """Note when each instance was first seen running, in which boot of its host, and when it first was ready.
+    """Note when each instance was first seen running, in which boot of its host, when it was ready, and its health.
 
-    What is gone is forgotten.
+    What is gone is forgotten, but for what ran on a host that the configuration no longer names.
     """
-    remembered: dict[str, InstanceMemory] = {}
+    at, booted = observation.at, boots(observation)
+    remembered = {name: known for name, known in group.instances.items() if known.host not in observation.inventory}
     for domain in domains:
         assert domain.ownership is not None
-        boot = boots.get(domain.host)
-        memory = known.get(domain.ownership.instance)
+        name = domain.ownership.instance
+        boot = booted.get(domain.host)
+        memory = group.instances.get(name)
         if domain.state in _RUNNING:
             memory = _seen_running(memory, domain.host, boot, at)
         elif memory is not None or domain.saved:
             memory = _seen_off(memory or InstanceMemory(domain.host, at), domain, boot)
-        if memory is None:
-            continue
-        answers = domain.answers is True or not ready.agent
-        if memory.ready_at is None and answers and domain.state is DomainState.RUNNING:
-            memory = replace(memory, ready_at=at)
-        remembered[domain.ownership.instance] = memory
+        if memory is not None:
+            remembered[name] = examine(memory, domain, observation.probes.get(name), policy, at)
     return remembered
 
 
@@ -114,7 +134,14 @@ def _seen_running(memory: InstanceMemory | None, host: str, boot: str | None, at
     if memory is None:
         return InstanceMemory(host, at, boot=boot)
     if memory.off or (boot is not None and memory.boot not in {None, boot}):
-        return InstanceMemory(host, at, boot=boot or memory.boot, returned=True)
+        return InstanceMemory(
+            host,
+            at,
+            boot=boot or memory.boot,
+            returned=True,
+            detached=memory.detached,
+            protected_until=memory.protected_until,
+        )
     return replace(memory, host=host, boot=boot or memory.boot)
 
 
@@ -128,39 +155,103 @@ def _seen_off(memory: InstanceMemory, domain: Domain, boot: str | None) -> Insta
 
 
 def classify(
-    policy: Policy, domains: Sequence[Domain], in_flight: Sequence[InFlight], memory: GroupMemory, at: float
+    group: str, domains: Sequence[Domain], in_flight: Sequence[InFlight], memory: GroupMemory, observation: Observation
 ) -> tuple[Instance, ...]:
     """List the group's instances, sorted by id; what is in flight outranks what is listed."""
-    instances = {
-        domain.ownership.instance: _of_domain(domain, memory.instances.get(domain.ownership.instance), policy.ready, at)
-        for domain in domains
-        if domain.ownership is not None
-    }
+    at = observation.at
+    instances = {name: _out_of_reach(name, memory) for name in _lost_hosts(memory, observation)}
+    for domain in domains:
+        assert domain.ownership is not None
+        name = domain.ownership.instance
+        instances[name] = _of_domain(domain, memory.instances.get(name), at)
     for flight in in_flight:
         action = flight.intent.action
-        if action.group == policy.group:
+        if action.group == group:
             instances[action.instance] = _of_flight(flight, instances.get(action.instance))
     return tuple(instances[key] for key in sorted(instances))
 
 
-def _of_domain(domain: Domain, memory: InstanceMemory | None, ready: Ready, at: float) -> Instance:
+def _lost_hosts(memory: GroupMemory, observation: Observation) -> Iterator[str]:
+    """Name the instances that ran on hosts which the configuration no longer names."""
+    for name, life in memory.lives.items():
+        if life.host not in observation.inventory and name in memory.instances:
+            yield name
+
+
+def _out_of_reach(name: str, memory: GroupMemory) -> Instance:
+    life, known = memory.lives[name], memory.instances[name]
+    state = InstanceState.DETACHED if known.detached else life.state
+    if life.state is InstanceState.DETACHED and not known.detached:
+        state = InstanceState.READY
+    return Instance(name, life.host, state, life.since, known.started_at, note=TransitionReason.UNREACHABLE)
+
+
+def _of_domain(domain: Domain, memory: InstanceMemory | None, at: float) -> Instance:
     assert domain.ownership is not None
-    state, since = InstanceState.FAILED, at
-    detail = None if domain.state is DomainState.RUNNING else domain.state.value
-    if memory is not None and domain.state in _RUNNING:
-        if memory.ready_at is not None:
-            state, since = InstanceState.READY, memory.ready_at
-        elif at - memory.started_at <= ready.timeout_seconds or domain.answers is None:
-            # A guest that was not asked yet, as after a restart of the daemon, has not failed to answer.
-            state, since = InstanceState.BOOTING, memory.started_at
-        else:
-            since, detail = memory.started_at, READY_TIMEOUT
-    elif domain.state is DomainState.IN_SHUTDOWN:
-        state = InstanceState.STOPPING
-    elif memory is not None and memory.off and memory.failed_starts < MAX_FAILED_STARTS:
-        state, since, detail = InstanceState.RETURNING, memory.started_at, SAVED if domain.saved else HOST_REBOOTED
     ownership = domain.ownership
-    return Instance(ownership.instance, domain.host, state, since, ownership.created_at, domain, None, detail)
+    state, since, detail = _state(domain, memory, at)
+    protected = memory is not None and memory.protected_until is not None and at < memory.protected_until
+    return Instance(
+        ownership.instance,
+        domain.host,
+        state,
+        since,
+        ownership.created_at,
+        domain,
+        None,
+        detail,
+        _note(domain, state),
+        protected,
+    )
+
+
+_State = tuple[InstanceState, float, str | None]
+
+
+def _state(domain: Domain, memory: InstanceMemory | None, at: float) -> _State:
+    """Tell the state of a listed domain, since when, and what more there is to say."""
+    if memory is None:
+        if domain.state is DomainState.IN_SHUTDOWN:
+            return InstanceState.STOPPING, at, domain.state.value
+        return InstanceState.FAILED, at, None if domain.state is DomainState.RUNNING else domain.state.value
+    if memory.detached:
+        return InstanceState.DETACHED, at, domain.state.value
+    if memory.sick is not None:
+        return InstanceState.UNHEALTHY, at, memory.sick.value
+    return _of_running(domain, memory) if domain.state in _RUNNING else _of_off(domain, memory, at)
+
+
+def _of_running(domain: Domain, memory: InstanceMemory) -> _State:
+    detail = None if domain.state is DomainState.RUNNING else domain.state.value
+    if memory.timed_out:
+        return InstanceState.FAILED, memory.started_at, TransitionReason.READY_TIMEOUT.value
+    if memory.ready_at is None:
+        return InstanceState.BOOTING, memory.started_at, detail
+    if memory.draining is not None:
+        return InstanceState.DRAINING, memory.draining_since or memory.ready_at, memory.draining.value
+    return InstanceState.READY, memory.ready_at, detail
+
+
+def _of_off(domain: Domain, memory: InstanceMemory, at: float) -> _State:
+    if domain.state is DomainState.IN_SHUTDOWN:
+        return InstanceState.STOPPING, at, domain.state.value
+    if memory.off and memory.failed_starts < MAX_FAILED_STARTS:
+        why = TransitionReason.SAVED if domain.saved else TransitionReason.HOST_REBOOTED
+        return InstanceState.RETURNING, memory.started_at, why.value
+    if domain.crashed:
+        return InstanceState.FAILED, at, TransitionReason.CRASHED.value
+    if memory.ready_at is not None and domain.state is DomainState.SHUTOFF and not memory.off:
+        return InstanceState.FAILED, at, TransitionReason.STOPPED_BY_SOMEBODY.value
+    return InstanceState.FAILED, at, domain.state.value
+
+
+def _note(domain: Domain, state: InstanceState) -> TransitionReason | None:
+    assert domain.ownership is not None
+    if domain.state in {DomainState.PAUSED, DomainState.SUSPENDED} and not domain.io_error:
+        return TransitionReason.PAUSED_BY_SOMEBODY
+    if domain.name != domain.ownership.instance and state is not InstanceState.STOPPING:
+        return TransitionReason.RENAMED_BY_SOMEBODY
+    return None
 
 
 def _of_flight(flight: InFlight, listed: Instance | None) -> Instance:
@@ -172,6 +263,10 @@ def _of_flight(flight: InFlight, listed: Instance | None) -> Instance:
             state = InstanceState.STOPPING
         case Start():
             state = InstanceState.RETURNING
+        case Drain():
+            if listed is not None:
+                return replace(listed, in_flight=flight)
+            state = InstanceState.DRAINING
     return Instance(
         id=action.instance,
         host=action.host,
@@ -181,4 +276,5 @@ def _of_flight(flight: InFlight, listed: Instance | None) -> Instance:
         domain=listed.domain if listed is not None else None,
         in_flight=flight,
         detail=flight.step,
+        protected=listed.protected if listed is not None else False,
     )

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from autoscaler.core.observation import DomainCounters
+from autoscaler.core.transition import InstanceState, TransitionReason
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,32 @@ class InstanceMemory:
     """Attempts to bring it back that failed in a row."""
     returned: bool = False
     """It was brought back: that it becomes ready is no launch."""
+    timed_out: bool = False
+    """It was not ready in time, and is removed even if it comes up late."""
+    silent_since: float | None = None
+    """Since when its agent, which had answered, says nothing."""
+    sick: TransitionReason | None = None
+    """Why it is unhealthy; None while it is well."""
+    draining: TransitionReason | None = None
+    """Why it is to leave; None while it is not."""
+    draining_since: float | None = None
+    drained: bool = False
+    """Its hooks have ended, however they did."""
+    detached: bool = False
+    protected_until: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """Where an instance was in its life at the last tick, whether or not it has a domain yet."""
+
+    host: str
+    state: InstanceState
+    since: float
+    reason: TransitionReason | None = None
+    """Why it came to be in this state; None where no tick saw it come."""
+    note: TransitionReason | None = None
+    """What somebody did to it that changes no state: paused or renamed it, or took its host out of reach."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +108,14 @@ class GroupMemory:
     """When the next launch may be tried after failures."""
     removal_retry_at: float | None = None
     """When the next removal may be tried after one failed."""
+    lives: Mapping[str, Life] = field(default_factory=dict)
+    """Every instance that is there or in flight, by its id."""
+    tripped_at: float | None = None
+    """When failed launches tripped the breaker: none is tried until an operator resets the group."""
+    launched: tuple[float, ...] = ()
+    """When instances were cloned within the last hour, oldest first."""
+    deleting: bool = False
+    """An operator wants all its instances removed, as it has no policy any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,3 +128,5 @@ class Memory:
     groups: Mapping[str, GroupMemory] = field(default_factory=dict)
     counters: Mapping[str, DomainCounters] = field(default_factory=dict)
     """The previous counters, by domain UUID."""
+    launches: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    """Per image, how many seconds its last launches took from clone to ready, oldest first."""

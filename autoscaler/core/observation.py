@@ -72,6 +72,10 @@ class Domain:
     """Whether its memory was saved to disk when it went off; starting it goes on from there."""
     addresses: tuple[str, ...] = ()
     """IP addresses of an instance of ours that are known by lease, agent or ARP, the one to be reached by first."""
+    io_error: bool = False
+    """Whether it is paused because its disk could not be written or read."""
+    crashed: bool = False
+    """Whether it is off because its emulator ended by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,12 +191,20 @@ class TrafficView:
 
 
 class Change(StrEnum):
-    """What an operator can ask of a group."""
+    """What an operator can ask of a group or of an instance."""
 
     SCALE = "scale"
     AUTO = "auto"
     PAUSE = "pause"
     RESUME = "resume"
+    RESET = "reset"
+    """Try launches again after the breaker stopped them."""
+    DELETE = "delete"
+    """Remove every instance of a group without a policy."""
+    PROTECT = "protect"
+    UNPROTECT = "unprotect"
+    DETACH = "detach"
+    ATTACH = "attach"
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +218,8 @@ class Request:
     change: Change
     count: int | None = None
     for_seconds: float | None = None
+    instance: str | None = None
+    """The instance it is about; None for one about the whole group."""
 
 
 @dataclass(frozen=True, slots=True)

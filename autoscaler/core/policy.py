@@ -6,6 +6,7 @@ Durations are in seconds, sizes in bytes, shares as fractions of one (0.6 is 60 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from math import inf
 
 
 class Mode(StrEnum):
@@ -282,6 +283,21 @@ class Policy:
     def host(self) -> str:
         """The host new instances are cloned on."""
         return self.hosts[0]
+
+
+def stand_in(group: str) -> Policy:
+    """Make what stands in for the policy of a group that has none.
+
+    It names no host, nothing is cloned by it, and nobody is judged by it: the policy may come back.
+    """
+    return Policy(
+        group,
+        Image("", ""),
+        Size(0, 0),
+        hosts=(),
+        ready=Ready(timeout_seconds=inf),
+        health=Health(agent_silent_seconds=inf),
+    )
 
 
 def metrics_of(policies: Iterable[Policy]) -> frozenset[str]:

@@ -5,12 +5,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2s
 
-from autoscaler.core.action import Action, Clone, Remove, Start
+from autoscaler.core.action import Action, Clone, Start
 from autoscaler.core.decision import Reason, ReasonCode, because
-from autoscaler.core.instances import READY_TIMEOUT, Instance
+from autoscaler.core.instances import Instance
 from autoscaler.core.memory import GroupMemory
 from autoscaler.core.policy import Policy
 from autoscaler.core.transition import InstanceState
+
+HOUR = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,21 +27,6 @@ def instance_id(controller: str, group: str, sequence: int) -> str:
     """Name an instance: unique to controller, group and sequence number, and the same for the same three."""
     digest = blake2s(f"{controller}/{group}/{sequence}".encode(), digest_size=4).hexdigest()
     return f"{group}-{digest}"
-
-
-def removals(policy: Policy, admitted: int, instances: Sequence[Instance], memory: GroupMemory, at: float) -> Plan:
-    """Remove what failed and what is too many: what is not ready first, then the newest."""
-    failed = [i for i in instances if i.state is InstanceState.FAILED]
-    live = [i for i in instances if i.live]
-    idle = sorted((i for i in live if i.in_flight is None), key=_expendable)
-    surplus = idle[: max(0, len(live) - admitted)]
-    if not failed and not surplus:
-        return Plan()
-    if memory.removal_retry_at is not None and at < memory.removal_retry_at:
-        return Plan(reasons=(because(ReasonCode.HELD_BY_REMOVAL_BACKOFF, until=memory.removal_retry_at),))
-    actions = [_remove(policy, i, i.detail or "failed", deadline_seconds=0.0) for i in failed]
-    actions += [_remove(policy, i, "scale_in", policy.drain.deadline_seconds) for i in surplus]
-    return Plan(tuple(actions), tuple(_why_failed(policy, instance) for instance in failed))
 
 
 def turns(instances: Sequence[Instance], at_once: int) -> frozenset[str]:
@@ -79,20 +66,19 @@ def starts(
 
 
 def clones(
-    policy: Policy, admitted: int, instances: Sequence[Instance], memory: GroupMemory, *, at: float, controller: str
+    policy: Policy, wanted: int, instances: Sequence[Instance], memory: GroupMemory, *, at: float, controller: str
 ) -> tuple[Plan, int]:
     """Clone what lacks; also gives how many instance ids were given out after it.
 
     Owned instances in any state and clones in flight all count against `max`, so a failed one is removed before it is
     replaced where there is no room for both.
     """
-    lacking = admitted - sum(instance.live for instance in instances)
-    if lacking <= 0:
+    if wanted <= 0:
         return Plan(), memory.sequence
     returning = sum(instance.state is InstanceState.RETURNING for instance in instances)
     if returning:
-        return Plan(reasons=(because(ReasonCode.HELD_BY_RETURN, returning=returning, wanted=lacking),)), memory.sequence
-    count, limits = _clones_allowed(policy, lacking, instances, memory, at)
+        return Plan(reasons=(because(ReasonCode.HELD_BY_RETURN, returning=returning, wanted=wanted),)), memory.sequence
+    count, limits = _clones_allowed(policy, wanted, instances, memory, at)
     taken = {instance.id for instance in instances}
     actions: list[Clone] = []
     sequence = memory.sequence
@@ -107,30 +93,21 @@ def clones(
 def _clones_allowed(
     policy: Policy, wanted: int, instances: Sequence[Instance], memory: GroupMemory, at: float
 ) -> tuple[int, tuple[Reason, ...]]:
+    if memory.tripped_at is not None:
+        return 0, (because(ReasonCode.HELD_BY_BREAKER, failures=memory.failures, wanted=wanted, group=policy.group),)
     if memory.retry_at is not None and at < memory.retry_at:
         return 0, (because(ReasonCode.HELD_BY_LAUNCH_BACKOFF, failures=memory.failures, until=memory.retry_at),)
-    owned, most = len(instances), policy.size.max
+    owned, most = sum(instance.owned for instance in instances), policy.size.max
     room = max(0, most - owned)
+    budget = policy.launch.per_hour(policy.size)
+    left = max(0, budget - len(memory.launched))
     if memory.failures:
         trial = any(instance.live and instance.state is not InstanceState.READY for instance in instances)
         reason = because(ReasonCode.LIMITED_TO_TRIAL_LAUNCH, failures=memory.failures, wanted=wanted)
-        return min(room, 0 if trial else 1), (reason,)
+        return min(room, left, 0 if trial else 1), (reason,)
+    if left < min(wanted, room):
+        until = memory.launched[0] + HOUR
+        return left, (because(ReasonCode.HELD_BY_BUDGET, budget=budget, wanted=wanted, until=until),)
     if wanted > room:
         return room, (because(ReasonCode.HELD_BY_OCCUPIED_MAX, owned=owned, max=most, wanted=wanted),)
     return wanted, ()
-
-
-def _why_failed(policy: Policy, instance: Instance) -> Reason:
-    if instance.detail == READY_TIMEOUT:
-        timeout = policy.ready.timeout_seconds
-        return because(ReasonCode.READY_TIMEOUT, instance=instance.id, timeout_seconds=timeout)
-    return because(ReasonCode.REPLACES_FAILED_INSTANCE, instance=instance.id, state=instance.detail or "failed")
-
-
-def _expendable(instance: Instance) -> tuple[bool, float, str]:
-    """Sort key: what is not ready goes first, then the newest."""
-    return instance.state is InstanceState.READY, -instance.created_at, instance.id
-
-
-def _remove(policy: Policy, instance: Instance, reason: str, deadline_seconds: float) -> Remove:
-    return Remove(policy.group, instance.host, instance.id, reason, deadline_seconds)

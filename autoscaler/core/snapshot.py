@@ -37,6 +37,23 @@ class GroupStatus:
     override: Override | None
     decision: Decision | None
     instances: tuple[InstanceStatus, ...]
+    breaker_open: bool = False
+    """Launches failed so often that none is tried until an operator resets the group."""
+    replacement_stopped: bool = False
+    """So many instances are unhealthy that none is replaced."""
+    deleting: bool = False
+    """An operator has all its instances removed."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageLaunches:
+    """How long the last launches of an image took from clone to ready, in seconds."""
+
+    image: str
+    """POOL/VOLUME."""
+    count: int
+    p50_seconds: float
+    p95_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +114,8 @@ class GroupTotals:
     launches: Durations = field(default_factory=Durations)
     """From the intent to ready."""
     removals: Durations = field(default_factory=Durations)
+    transitions: Mapping[str, int] = field(default_factory=dict)
+    """Instances that came into a state."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +141,7 @@ class Snapshot:
     reload: ReloadStatus | None = None
     hosts: tuple[HostStatus, ...] = ()
     groups: tuple[GroupStatus, ...] = ()
+    images: tuple[ImageLaunches, ...] = ()
     totals: Totals = field(default_factory=Totals)
     webhooks: Mapping[str, int] = field(default_factory=dict)
     """Webhooks' attempts and deliveries since the daemon's start, by what became of them."""

@@ -5,14 +5,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from autoscaler.core.action import Clone, InFlight, Intent, IntentState, Outcome, Remove
-from autoscaler.core.decision import Decision
-from autoscaler.core.instances import Instance
+from autoscaler.core.decision import Decision, ReasonCode
+from autoscaler.core.instances import Instance, ownerships
+from autoscaler.core.launches import image_name, quantile
 from autoscaler.core.memory import GroupMemory, Memory
-from autoscaler.core.observation import Domain, DomainState, HostInventory, HostSample, Observation, Unknown
-from autoscaler.core.policy import Policy
-from autoscaler.core.snapshot import GroupStatus, GroupTotals, HostStatus, InstanceStatus, Totals
+from autoscaler.core.observation import HostSample, Observation, Unknown
+from autoscaler.core.policy import Policy, stand_in
+from autoscaler.core.snapshot import GroupStatus, GroupTotals, HostStatus, ImageLaunches, InstanceStatus, Totals
 from autoscaler.core.step import StepResult, group_instances
-from autoscaler.core.transition import InstanceState
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +31,26 @@ def group_statuses(finished: Finished) -> tuple[GroupStatus, ...]:
     observation = replace(finished.observation, in_flight=finished.observation.in_flight + begun)
     memory = finished.result.memory
     decisions = {decision.group: decision for decision in finished.result.decisions}
-    managed = [
+    statuses = [
         _managed(policy, group_instances(policy, observation, memory), memory, decisions[policy.group])
         for policy in finished.policies
     ]
-    unmanaged = _unmanaged(observation, memory.controller, frozenset(decisions))
-    return tuple(sorted((*managed, *unmanaged), key=lambda status: status.group))
+    for name in {*memory.groups, *(each.group for each in ownerships(observation, memory.controller))} - {*decisions}:
+        instances = group_instances(stand_in(name), observation, memory)
+        if instances:
+            statuses.append(_unmanaged(name, instances, memory))
+    return tuple(sorted(statuses, key=lambda status: status.group))
+
+
+def image_launches(finished: Finished) -> tuple[ImageLaunches, ...]:
+    """Tell how long the launches of each policy's image took, of those that were measured."""
+    measured = []
+    for name in sorted({image_name(policy.image) for policy in finished.policies}):
+        seconds = finished.result.memory.launches.get(name, ())
+        median, slow = quantile(seconds, 0.5), quantile(seconds, 0.95)
+        if median is not None and slow is not None:
+            measured.append(ImageLaunches(name, len(seconds), median, slow))
+    return tuple(measured)
 
 
 def host_statuses(observation: Observation) -> tuple[HostStatus, ...]:
@@ -57,6 +71,11 @@ def accumulate(totals: Totals, finished: Finished) -> Totals:
     for outcome in finished.observation.outcomes:
         group = outcome.intent.action.group
         groups[group] = _count_outcome(groups.get(group, GroupTotals()), outcome)
+    for transition in finished.result.transitions:
+        total = groups.get(transition.group, GroupTotals())
+        if transition.before is not transition.after:
+            total = replace(total, transitions=_plus(total.transitions, {transition.after.value: 1}))
+        groups[transition.group] = total
     for policy in finished.policies:
         known = finished.result.memory.groups.get(policy.group, GroupMemory())
         for instance in group_instances(policy, finished.observation, finished.result.memory):
@@ -70,30 +89,41 @@ def accumulate(totals: Totals, finished: Finished) -> Totals:
 
 def _managed(policy: Policy, instances: Sequence[Instance], memory: Memory, decision: Decision) -> GroupStatus:
     group = memory.groups.get(policy.group, GroupMemory())
-    listed = tuple(InstanceStatus(i.id, i.host, i.state, i.since, group.loads.get(i.id), i.detail) for i in instances)
-    return GroupStatus(policy.group, policy.mode, policy.size, group.paused, group.override, decision, listed)
+    return GroupStatus(
+        policy.group,
+        policy.mode,
+        policy.size,
+        group.paused,
+        group.override,
+        decision,
+        tuple(_instance(instance, group) for instance in instances),
+        breaker_open=group.tripped_at is not None,
+        replacement_stopped=any(reason.code is ReasonCode.REPLACEMENT_STOPPED for reason in decision.reasons),
+    )
 
 
-def _unmanaged(observation: Observation, controller: str, managed: frozenset[str]) -> list[GroupStatus]:
-    groups: dict[str, list[InstanceStatus]] = {}
-    for inventory in observation.inventory.values():
-        if not isinstance(inventory, HostInventory):
-            continue
-        for domain in inventory.domains:
-            owner = domain.ownership
-            if owner is not None and owner.controller == controller and owner.group not in managed:
-                status = InstanceStatus(owner.instance, domain.host, _state(domain), owner.created_at)
-                groups.setdefault(owner.group, []).append(status)
-    return [
-        GroupStatus(group, None, None, paused=False, override=None, decision=None, instances=tuple(instances))
-        for group, instances in groups.items()
-    ]
+def _unmanaged(name: str, instances: Sequence[Instance], memory: Memory) -> GroupStatus:
+    group = memory.groups.get(name, GroupMemory())
+    listed = tuple(_instance(instance, group) for instance in instances)
+    return GroupStatus(
+        name, None, None, paused=False, override=None, decision=None, instances=listed, deleting=group.deleting
+    )
 
 
-def _state(domain: Domain) -> InstanceState:
-    if domain.state is not DomainState.RUNNING:
-        return InstanceState.FAILED
-    return InstanceState.READY if domain.answers else InstanceState.BOOTING
+def _instance(instance: Instance, group: GroupMemory) -> InstanceStatus:
+    life, known = group.lives.get(instance.id), group.instances.get(instance.id)
+    followed = life if life is not None and life.state is instance.state else None
+    detail = instance.note.value if instance.note is not None else instance.detail
+    return InstanceStatus(
+        instance.id,
+        instance.host,
+        instance.state,
+        followed.since if followed is not None else instance.since,
+        group.loads.get(instance.id),
+        detail,
+        followed.reason if followed is not None else None,
+        known.protected_until if known is not None and instance.protected else None,
+    )
 
 
 def _count_decision(totals: GroupTotals, decision: Decision) -> GroupTotals:

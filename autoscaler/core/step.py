@@ -1,24 +1,37 @@
 """One tick's thinking, as a pure function. The daemon, the dry run and the simulator all call this."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from autoscaler.core.action import Action
+from autoscaler.core.action import Action, InFlight, Intent, IntentState
 from autoscaler.core.clock import set_back
 from autoscaler.core.count import decide_count, describe_inputs, take_in_loads
-from autoscaler.core.decision import Decision, ReasonCode, because
-from autoscaler.core.instances import Instance, boots, classify, owned_domains, remember, unread_hosts
+from autoscaler.core.decision import Decision, Reason, ReasonCode, because
+from autoscaler.core.instances import (
+    Instance,
+    classify,
+    owned_domains,
+    ownerships,
+    remember,
+    serving,
+    unread_hosts,
+)
+from autoscaler.core.launches import launched_seconds, note_launches, with_warm_up
+from autoscaler.core.leaving import delete, leave
+from autoscaler.core.lives import follow, noticed
 from autoscaler.core.memory import GroupMemory, Memory
-from autoscaler.core.observation import DomainCounters, HostInventory, Observation, Unknown
-from autoscaler.core.policy import Mode, Policy
-from autoscaler.core.reconcile import clones, removals, starts, turns
+from autoscaler.core.observation import Change, Domain, DomainCounters, HostInventory, Observation, Unknown
+from autoscaler.core.policy import Mode, Policy, stand_in
+from autoscaler.core.reconcile import clones, starts, turns
 from autoscaler.core.signals import is_complete
 from autoscaler.core.taking_in import (
+    take_in_clones,
     take_in_failed_launches,
     take_in_instances,
     take_in_outcomes,
     take_in_requests,
 )
+from autoscaler.core.transition import Transition
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +41,8 @@ class StepResult:
     decisions: tuple[Decision, ...]
     actions: tuple[Action, ...]
     memory: Memory
+    transitions: tuple[Transition, ...] = ()
+    """What happened to instances since the step before, and what this step's actions begin for them."""
 
 
 def step(policies: Sequence[Policy], observation: Observation, memory: Memory) -> StepResult:
@@ -37,24 +52,64 @@ def step(policies: Sequence[Policy], observation: Observation, memory: Memory) -
     groups = dict(memory.groups)
     decisions: list[Decision] = []
     actions: list[Action] = []
+    transitions: list[Transition] = []
+    launches = dict(memory.launches)
     seen = [_look(policy, observation, memory) for policy in sorted(policies, key=lambda policy: policy.group)]
     chosen = turns([i for each in seen if each.acts(observation.at) for i in each.instances], observation.workers)
     for each in seen:
-        decision, planned, groups[each.policy.group] = _decide(each, observation, memory, chosen)
+        decision, planned, group = _decide(each, observation, memory, chosen)
         if shifted_seconds:
             reason = because(ReasonCode.CLOCK_SET_BACK, seconds=shifted_seconds)
             decision = replace(decision, reasons=(reason, *decision.reasons))
         decisions.append(decision)
         actions.extend(planned)
-    after = Memory(memory.controller, observation.at, groups, _counters(observation, memory))
-    return StepResult(tuple(decisions), tuple(actions), after)
+        groups[each.policy.group], begun = _follow(each, group, planned, observation)
+        transitions += (*each.transitions, *begun)
+        note_launches(launches, each.policy.image, each.launched_seconds)
+    for each in _unmanaged(groups, policies, observation, memory):
+        planned = delete(each.policy, each.instances, each.group, observation.at) if each.group.deleting else ()
+        actions.extend(planned)
+        group, begun = _follow(each, each.group, planned, observation)
+        transitions += (*each.transitions, *begun)
+        groups[each.policy.group] = group
+        if group.deleting and not group.lives and _all_read(observation):
+            del groups[each.policy.group]
+    after = Memory(memory.controller, observation.at, groups, _counters(observation, memory), launches)
+    return StepResult(tuple(decisions), tuple(actions), after, tuple(transitions))
+
+
+def _all_read(observation: Observation) -> bool:
+    return not any(isinstance(inventory, Unknown) for inventory in observation.inventory.values())
+
+
+def _unmanaged(
+    groups: Mapping[str, GroupMemory], policies: Sequence[Policy], observation: Observation, memory: Memory
+) -> list["_Seen"]:
+    """Look at the groups that have no policy: remembered, running, or spoken of by an operator."""
+    running = {ownership.group for ownership in ownerships(observation, memory.controller)}
+    asked = {request.group for request in observation.requests if request.change is Change.DELETE}
+    names = {*groups, *running, *asked} - {policy.group for policy in policies}
+    return [_look(stand_in(name), observation, memory) for name in sorted(names)]
+
+
+def _follow(
+    seen: "_Seen", group: GroupMemory, planned: Sequence[Action], observation: Observation
+) -> tuple[GroupMemory, tuple[Transition, ...]]:
+    """Take what is planned into the lives of the instances."""
+    if seen.unread:
+        return group, ()
+    begun = tuple(InFlight(Intent(0, observation.at, action), IntentState.OPEN) for action in planned)
+    flights = (*observation.in_flight, *begun)
+    instances = classify(seen.policy.group, seen.domains, flights, group, observation)
+    lives, transitions = follow(seen.policy.group, group, instances, observation)
+    return replace(group, lives=lives), transitions
 
 
 def group_instances(policy: Policy, observation: Observation, memory: Memory) -> tuple[Instance, ...]:
     """List a group's instances as the step that gave this memory saw them."""
-    group = memory.groups.get(policy.group, GroupMemory())
-    domains = tuple(owned_domains(observation, memory.controller, policy.group))
-    return classify(policy, domains, observation.in_flight, group, observation.at)
+    name = policy.group
+    domains = tuple(owned_domains(observation, memory.controller, name))
+    return classify(name, domains, observation.in_flight, memory.groups.get(name, GroupMemory()), observation)
 
 
 def _counters(observation: Observation, memory: Memory) -> dict[str, DomainCounters]:
@@ -66,7 +121,7 @@ def _counters(observation: Observation, memory: Memory) -> dict[str, DomainCount
         if isinstance(inventory, HostInventory)
         for domain in inventory.domains
     }
-    unread = any(isinstance(inventory, Unknown) for inventory in observation.inventory.values())
+    unread = not _all_read(observation)
     kept = {uuid: before for uuid, before in memory.counters.items() if unread or uuid in listed}
     return kept | complete
 
@@ -77,8 +132,14 @@ class _Seen:
 
     policy: Policy
     group: GroupMemory
+    domains: tuple[Domain, ...] = ()
     instances: tuple[Instance, ...] = ()
     unread: tuple[tuple[str, str], ...] = ()
+    reasons: tuple[Reason, ...] = ()
+    """What could not be done of what was asked, and what somebody did to instances."""
+    transitions: tuple[Transition, ...] = ()
+    launched_seconds: tuple[float, ...] = ()
+    """How long those took that became ready now, from clone to ready."""
 
     def acts(self, at: float) -> bool:
         """Whether it may start instances now."""
@@ -88,38 +149,47 @@ class _Seen:
 
 def _look(policy: Policy, observation: Observation, memory: Memory) -> _Seen:
     at = observation.at
+    policy = with_warm_up(policy, memory.launches)
     group = memory.groups.get(policy.group, GroupMemory())
-    group = take_in_requests(group, policy, observation.requests)
+    group, refused = take_in_requests(group, policy, observation.requests)
     group = take_in_outcomes(group, policy, observation)
     unread = unread_hosts(observation, policy, group.instances)
     if unread:
-        return _Seen(policy, group, unread=unread)
+        return _Seen(policy, group, unread=unread, reasons=refused)
     domains = tuple(owned_domains(observation, memory.controller, policy.group))
-    remembered = remember(group.instances, domains, policy.ready, boots(observation), at)
-    group = take_in_instances(group, remembered, at)
-    return _Seen(policy, group, classify(policy, domains, observation.in_flight, group, at))
+    group = take_in_instances(group, remember(group, policy, domains, observation), at)
+    instances = classify(policy.group, domains, observation.in_flight, group, observation)
+    launched = launched_seconds(group, instances, at)
+    lives, transitions = follow(policy.group, group, instances, observation)
+    group = replace(group, lives=lives)
+    reasons = refused + noticed(instances, transitions)
+    return _Seen(policy, group, domains, instances, (), reasons, transitions, launched)
 
 
 def _decide(
     seen: _Seen, observation: Observation, memory: Memory, chosen: frozenset[str]
 ) -> tuple[Decision, tuple[Action, ...], GroupMemory]:
-    policy, group, instances = seen.policy, seen.group, seen.instances
+    policy, group, instances = seen.policy, replace(seen.group, deleting=False), seen.instances
     at = observation.at
     if seen.unread:
-        return _hold_unread(policy, group, observation, seen.unread), (), group
-    group = take_in_loads(group, policy, instances, observation, memory)
+        held = _hold_unread(policy, group, observation, seen.unread)
+        return replace(held, reasons=held.reasons + seen.reasons), (), group
+    group = take_in_loads(group, policy, serving(instances), observation, memory)
     current = group.admitted if group.admitted is not None else sum(instance.live for instance in instances)
     decision, group = decide_count(policy, group, current, observation)
+    decision = replace(decision, reasons=decision.reasons + seen.reasons)
     if group.paused or policy.mode is Mode.SHADOW:
         code = ReasonCode.PAUSED if group.paused else ReasonCode.SHADOW
         return replace(decision, reasons=(*decision.reasons, because(code))), (), group
-    removed = removals(policy, decision.admitted, instances, group, at)
-    group = take_in_failed_launches(group, instances, removed, at)
-    going = {action.instance for action in removed.actions}
+    left = leave(policy, decision.admitted, instances, group, at)
+    group = take_in_failed_launches(replace(group, instances=left.instances), policy, instances, left.actions, at)
+    group = take_in_clones(group, (), at)
+    going = {action.instance for action in left.actions}
     started = starts(policy, [i for i in instances if i.id not in going], chosen, group, at)
-    cloned, sequence = clones(policy, decision.admitted, instances, group, at=at, controller=memory.controller)
-    reasons = decision.reasons + removed.reasons + started.reasons + cloned.reasons
-    actions = (*removed.actions, *started.actions, *cloned.actions)
+    cloned, sequence = clones(policy, left.lacking, instances, group, at=at, controller=memory.controller)
+    reasons = decision.reasons + left.reasons + started.reasons + cloned.reasons
+    actions = (*left.actions, *started.actions, *cloned.actions)
+    group = take_in_clones(group, cloned.actions, at)
     return replace(decision, reasons=reasons), actions, replace(group, sequence=sequence)
 
 

@@ -3,14 +3,15 @@
 from dataclasses import dataclass, replace
 
 from autoscaler.codec import canonical, parse
-from autoscaler.core.action import Clone, Failure, InFlight, Intent, IntentState, Outcome, Start
+from autoscaler.core.action import Clone, Drain, Failure, InFlight, Intent, IntentState, Outcome, Start
 from autoscaler.core.errors import HypervisorError, HypervisorErrorKind
 from autoscaler.core.instances import owned_domains
 from autoscaler.core.memory import Memory
-from autoscaler.core.observation import Change, Observation, Ownership, Request
+from autoscaler.core.observation import Change, Observation, Ownership, Probe, Request
 from autoscaler.core.policy import Policy, metrics_of
 from autoscaler.core.ports import VolumeRef
 from autoscaler.core.step import StepResult, step
+from autoscaler.core.transition import Transition
 from autoscaler.sampler import Sampler
 from autoscaler.simulate.host import Clock, Guest, SimulatedHost
 
@@ -44,33 +45,46 @@ class Plant:
         self.outcomes: list[Outcome] = []
         self.requests: list[Request] = []
         self.observation: Observation | None = None
+        self.probes: dict[str, Probe] = {}
+        self.drained: list[str] = []
+        self.transitions: list[Transition] = []
+        self.managed = True
         self._rows = 0
 
     def _fault(self, method: str) -> None:
         if method in self.broken:
             raise HypervisorError(HypervisorErrorKind.FAILED, f"{method} fails, as told")
 
-    def ask(self, change: Change, count: int | None = None, for_seconds: float = 3600.0) -> None:
+    def ask(
+        self, change: Change, count: int | None = None, for_seconds: float = 3600.0, instance: str | None = None
+    ) -> None:
         self._rows += 1
-        seconds = for_seconds if count is not None else None
-        self.requests.append(Request(self._rows, self.clock.at, "tester", self.policy.group, change, count, seconds))
+        seconds = for_seconds if count is not None or change is Change.PROTECT else None
+        group = self.policy.group
+        self.requests.append(Request(self._rows, self.clock.at, "tester", group, change, count, seconds, instance))
 
     def observe(self) -> Observation:
         self._end_actions()
         seen = self.sampler.observe(self.clock.at, metrics_of((self.policy,)))
         flights = tuple(flight for _, flight in self.flights)
         self.observation = replace(
-            seen, in_flight=flights, outcomes=tuple(self.outcomes), requests=tuple(self.requests)
+            seen,
+            in_flight=flights,
+            outcomes=tuple(self.outcomes),
+            requests=tuple(self.requests),
+            probes=dict(self.probes),
         )
         self.outcomes, self.requests = [], []
         return self.observation
 
     def tick(self) -> StepResult:
         observation = self.observe()
-        result = step((self.policy,), observation, self.memory)
-        restored = step((self.policy,), observation, parse(canonical(self.memory), Memory))
+        policies = (self.policy,) if self.managed else ()
+        result = step(policies, observation, self.memory)
+        restored = step(policies, observation, parse(canonical(self.memory), Memory))
         assert canonical(restored) == canonical(result), "restoring the memory changed the step"
         self.memory = result.memory
+        self.transitions += result.transitions
         for action in result.actions:
             self._rows += 1
             flight = InFlight(Intent(self._rows, self.clock.at, action), IntentState.OPEN)
@@ -114,6 +128,8 @@ class Plant:
             self.host.start(action.instance)
         elif isinstance(action, Start):
             self.host.start(action.instance)
+        elif isinstance(action, Drain):
+            self.drained.append(action.instance)
         else:
             self.host.destroy(action.instance)
             self.host.delete_volume(VolumeRef("local", "default", f"{action.instance}.qcow2", action.instance))

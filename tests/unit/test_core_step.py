@@ -5,7 +5,7 @@ from dataclasses import replace
 from autoscaler.core.action import Clone, Remove
 from autoscaler.core.decision import ReasonCode
 from autoscaler.core.observation import Change, DomainState, HostInventory, Ownership, Unknown
-from autoscaler.core.policy import Behavior, DirectionLimits, Image, Mode, Policy, Ready, Size, TargetTracking
+from autoscaler.core.policy import Behavior, DirectionLimits, Image, Launch, Mode, Policy, Ready, Size, TargetTracking
 from autoscaler.core.step import StepResult, step
 from tests.support.plant import CONTROLLER, Plant
 
@@ -79,7 +79,7 @@ def test_an_unlisted_host_changes_nothing() -> None:
 
 
 def test_a_failed_launch_backs_off_and_counts_against_max() -> None:
-    plant = Plant(POLICY, interval_seconds=2.0)
+    plant = Plant(replace(POLICY, launch=Launch(breaker=0)), interval_seconds=2.0)
     plant.broken = {"start"}
     launches = []
     for _ in range(60):

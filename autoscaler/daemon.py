@@ -13,19 +13,22 @@ from typing import Any
 
 import structlog
 
-from autoscaler.config import Config
+from autoscaler.config import Config, read_secret
 from autoscaler.control.server import ControlServer
 from autoscaler.core.decision import Decision
 from autoscaler.core.errors import AutoscalerError, ControlError, StoreError
 from autoscaler.core.memory import Memory
-from autoscaler.core.observation import Change, Request
-from autoscaler.core.policy import Policy, metrics_of
+from autoscaler.core.observation import Change, HostInventory, Observation, Request
+from autoscaler.core.policy import Policy, addressed_groups, metrics_of
 from autoscaler.core.ports import Hypervisor
 from autoscaler.core.snapshot import GroupStatus, ReloadStatus, Snapshot, TickStatus, Totals
 from autoscaler.core.status import Finished, accumulate, group_statuses, host_statuses
 from autoscaler.core.step import step
 from autoscaler.executor import Executor
 from autoscaler.exporter.collector import make_registry
+from autoscaler.external.probes import Prober, targets
+from autoscaler.external.webhooks import Receiver, Webhooks
+from autoscaler.hooks import run_hook
 from autoscaler.host.load import HostLoad
 from autoscaler.hypervisor import LibvirtHypervisor, is_local
 from autoscaler.log import configure
@@ -83,11 +86,15 @@ class Daemon:
             workers_per_host=config.workers,
             on_end=self._ticker.wake,
             on_bug=self._events.put,
+            run_hook=run_hook,
         )
         loads = {name: HostLoad(name).sample for name, host in config.hosts.items() if is_local(host.uri)}
-        self._world = World(
-            Sampler(self._hypervisors, loads, config.interval_seconds, config.workers), journal, self._executor
+        self._prober = Prober(now=time.time, on_change=self._ticker.wake)
+        self._webhooks = Webhooks(_receivers(config))
+        sampler = Sampler(
+            self._hypervisors, loads, config.interval_seconds, config.workers, probes=self._prober.results
         )
+        self._world = World(sampler, journal, self._executor)
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT. Raises what a worker or the tick raised if that was a bug."""
@@ -106,6 +113,7 @@ class Daemon:
         if self._journal.recall(LEDGER_LOST):
             log.warning("the journal was lost; instances are adopted by their metadata, look for overlays without one")
         lengthen_watchdog(heartbeat_seconds(self._config))
+        self._webhooks.start()
         self._ticker.start()
         try:
             self._serve()
@@ -114,10 +122,12 @@ class Daemon:
             self._ticker.stop()
             control.stop()
             web.stop()
+            self._prober.close()
             if not self._executor.stop(_ACTIONS_DEADLINE_SECONDS):
                 log.warning("actions still under way are left for the next start")
             if self._tick_lock.acquire(timeout=_TICK_DEADLINE_SECONDS):
                 self._journal.close()
+            self._webhooks.close()
             log.info("daemon stopped, guests run on")
 
     def _serve(self) -> None:
@@ -213,6 +223,8 @@ class Daemon:
         at = time.time()
         policies = self._policies
         self._number += 1
+        for hypervisor in self._hypervisors.values():
+            hypervisor.watch_addresses(addressed_groups(policies))
         try:
             observation = self._world.observe(at, metrics_of(policies))
             result = step(policies, observation, self._memory)
@@ -229,10 +241,18 @@ class Daemon:
             self._prune(at)
         except StoreError as error:
             self._count_failure("tick committed, but the journal cannot be kept in order", error)
+        self._tell_others(policies, observation)
         finished = Finished(policies, observation, result, intents)
         self._log_changes(finished)
         self._publish(finished, TickStatus(self._number, at, time.monotonic() - began, lateness_seconds))
         return True
+
+    def _tell_others(self, policies: tuple[Policy, ...], observation: Observation) -> None:
+        """Say whom to ask before the next tick."""
+        for host, inventory in observation.inventory.items():
+            # A host that could not be listed keeps the instances it had.
+            if isinstance(inventory, HostInventory):
+                self._prober.watch(host, targets(policies, inventory.domains, self._journal.controller))
 
     def _count_failure(self, what: str, error: StoreError) -> None:
         log.error(what, error=str(error))
@@ -252,6 +272,7 @@ class Daemon:
             last_success_at=tick.at,
             hosts=host_statuses(finished.observation),
             groups=group_statuses(finished),
+            webhooks=self._webhooks.counts(),
             totals=replace(totals, ticks=totals.ticks.add(tick.duration_seconds)),
         )
 
@@ -297,6 +318,14 @@ class _HostLines:
             elif status.why is None and before is not None:
                 log.info("host answers", host=status.host)
             self._why[status.host] = status.why
+
+
+def _receivers(config: Config) -> list[Receiver]:
+    """Read the receivers' secrets. Raises PolicyError for one that cannot be used."""
+    return [
+        Receiver(hook.url, b"" if hook.secret_file is None else read_secret(hook.secret_file), frozenset(hook.events))
+        for hook in config.webhooks
+    ]
 
 
 def _hypervisors(config: Config, journal: Journal, wake: Callable[[], None]) -> dict[str, Hypervisor]:

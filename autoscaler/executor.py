@@ -17,6 +17,7 @@ from autoscaler.core.action import Action, Clone, Drain, Failure, InFlight, Inte
 from autoscaler.core.errors import HypervisorError, HypervisorErrorKind, StoreError
 from autoscaler.core.observation import Ownership
 from autoscaler.core.ports import Hypervisor, VolumeRef, overlay_name
+from autoscaler.hooks import Leaving, Runner, name_of, run_nothing
 from autoscaler.store import Journal
 
 log = structlog.get_logger(__name__)
@@ -45,6 +46,7 @@ class Work:
     hypervisor: Hypervisor
     journal: Journal
     time: Time
+    run_hook: Runner = run_nothing
 
     @property
     def clone(self) -> Clone:
@@ -56,6 +58,12 @@ class Work:
     def remove(self) -> Remove:
         """The action as a removal."""
         assert isinstance(self.intent.action, Remove)
+        return self.intent.action
+
+    @property
+    def drain(self) -> Drain:
+        """The action as a drain."""
+        assert isinstance(self.intent.action, Drain)
         return self.intent.action
 
     @property
@@ -132,6 +140,19 @@ def _destroy(work: Work) -> None:
     work.hypervisor.destroy(work.intent.action.instance)
 
 
+def _run_hooks(work: Work) -> None:
+    """Run the hooks one after another; the drain goes on whatever becomes of them."""
+    drain = work.drain
+    leaving = Leaving(drain, work.hypervisor, work.time.pause)
+    for hook in drain.hooks:
+        complaint = work.run_hook(hook, leaving)
+        said = {"group": drain.group, "instance": drain.instance, "hook": name_of(hook)}
+        if complaint is None:
+            log.info("drain hook done", **said)
+        else:
+            log.warning("drain hook failed, the drain goes on", **said, why=complaint)
+
+
 def _note_overlays(work: Work) -> None:
     """Put what the domain still refers to into a ledger that may have been lost."""
     for volume in work.hypervisor.overlays(work.remove.instance):
@@ -159,7 +180,7 @@ REMOVE_STEPS = (
 # Nothing to undo: an instance that could not be started is as it was before.
 START_STEPS = (Step("start", _start),)
 # Nothing to undo: an instance that was drained is removed, or taken back by whoever hears of the transition.
-DRAIN_STEPS: tuple[Step, ...] = ()
+DRAIN_STEPS = (Step("hooks", _run_hooks),)
 STEPS: Mapping[type[Action], tuple[Step, ...]] = {
     Clone: CLONE_STEPS,
     Drain: DRAIN_STEPS,
@@ -197,7 +218,8 @@ def settle(flight: InFlight, work: Work) -> bool:
     instance = work.intent.action.instance
     if work.hypervisor.busy_with(instance):
         return False
-    if isinstance(flight.intent.action, Remove):
+    if isinstance(flight.intent.action, Remove | Drain):
+        # Hooks are run at least once, and so again where nobody knows how far they had come.
         return carry_out(work)
     try:
         running = work.hypervisor.running(instance)
@@ -260,7 +282,7 @@ def _end(work: Work, state: IntentState, failure: Failure | None) -> bool:
 class Executor:
     """Workers per host, bounded, in daemon threads: a stuck one cannot keep the process from ending.
 
-    Removals have workers of their own: guests that take their time to leave hold up no clone.
+    Drains and removals have workers of their own: guests that take their time to leave hold up no clone.
     """
 
     def __init__(
@@ -272,6 +294,7 @@ class Executor:
         workers_per_host: int,
         on_end: Callable[[], None],
         on_bug: Callable[[BaseException], None],
+        run_hook: Runner = run_nothing,
     ) -> None:
         self._hypervisors = hypervisors
         self._journal = journal
@@ -279,6 +302,7 @@ class Executor:
         self._time = Time(now, self._pause)
         self._on_end = on_end
         self._on_bug = on_bug
+        self._run_hook = run_hook
         self._queues: dict[tuple[str, bool], queue.SimpleQueue[Callable[[], bool]]] = {}
         self._active: set[int] = set()
         self._lock = threading.Lock()
@@ -313,7 +337,7 @@ class Executor:
             return self._idle.wait_for(lambda: not self._active, deadline_seconds)
 
     def _work(self, intent: Intent) -> Work:
-        return Work(intent, self._hypervisors[intent.action.host], self._journal, self._time)
+        return Work(intent, self._hypervisors[intent.action.host], self._journal, self._time, self._run_hook)
 
     def _enqueue(self, intent: Intent, job: Callable[[], bool]) -> None:
         with self._lock:
@@ -329,7 +353,7 @@ class Executor:
                     self._active.discard(intent.id)
                     self._idle.notify_all()
 
-        self._queues[intent.action.host, isinstance(intent.action, Remove)].put(run)
+        self._queues[intent.action.host, isinstance(intent.action, Remove | Drain)].put(run)
 
     def _run(self, jobs: queue.SimpleQueue[Callable[[], bool]]) -> None:
         while True:

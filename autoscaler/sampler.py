@@ -5,14 +5,17 @@ from collections.abc import Callable, Mapping
 import structlog
 
 from autoscaler.core.errors import HypervisorError
-from autoscaler.core.observation import DomainCounters, HostInventory, HostSample, Observation, Unknown
+from autoscaler.core.observation import DomainCounters, HostInventory, HostSample, Observation, Probe, Unknown
 from autoscaler.core.ports import Hypervisor
 
 log = structlog.get_logger(__name__)
 
 
 class Sampler:
-    """Reads all hosts: hypervisors by host name, and the load of those hosts whose kernel can be read."""
+    """Reads all hosts: hypervisors by host name, and the load of those hosts whose kernel can be read.
+
+    `probes` gives what is known of instances that are asked over the network, at once.
+    """
 
     def __init__(
         self,
@@ -20,11 +23,13 @@ class Sampler:
         host_loads: Mapping[str, Callable[[], HostSample]],
         interval_seconds: float,
         workers: int = 4,
+        probes: Callable[[], Mapping[str, Probe]] = dict,
     ) -> None:
         self._hypervisors = hypervisors
         self._host_loads = host_loads
         self._interval_seconds = interval_seconds
         self._workers = workers
+        self._probes = probes
         self._complaints: dict[str, str] = {}
 
     def observe(self, at: float, metrics: frozenset[str]) -> Observation:
@@ -39,7 +44,9 @@ class Sampler:
             if isinstance(inventory[host], HostInventory):
                 domains |= self._counters(host, hypervisor, metrics)
         hosts = {host: _load(read) for host, read in self._host_loads.items()}
-        return Observation(at, self._interval_seconds, hosts, inventory, domains, workers=self._workers)
+        return Observation(
+            at, self._interval_seconds, hosts, inventory, domains, workers=self._workers, probes=self._probes()
+        )
 
     def _counters(self, host: str, hypervisor: Hypervisor, metrics: frozenset[str]) -> Mapping[str, DomainCounters]:
         try:

@@ -303,3 +303,10 @@ def stand_in(group: str) -> Policy:
 def metrics_of(policies: Iterable[Policy]) -> frozenset[str]:
     """Name the metrics that some policy scales by."""
     return frozenset(strategy.metric for policy in policies for strategy in policy.scaling)
+
+
+def addressed_groups(policies: Iterable[Policy]) -> frozenset[str]:
+    """Name the groups whose instances' addresses somebody wants: a gate, a probe, or a drain hook that is told them."""
+    return frozenset(
+        policy.group for policy in policies if policy.ready.address or policy.ready.probes or policy.drain.hooks
+    )

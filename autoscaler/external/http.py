@@ -11,8 +11,9 @@ import ssl
 import time
 from collections.abc import Mapping
 from typing import Any, cast
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
+_ASCII = "".join(chr(code) for code in range(33, 127))
 PORTS = {"http": 80, "https": 443}
 
 
@@ -27,9 +28,9 @@ def exchange(
 
     Resolving a host's name is the one thing the deadline cannot cut short.
     """
-    parts = urlsplit(url)
     deadline = time.monotonic() + seconds
     try:
+        parts = urlsplit(url)
         with (
             connect(parts.hostname or "", parts.port or PORTS[parts.scheme], seconds) as plain,
             _secured(plain, parts.scheme, parts.hostname or "", deadline) as line,
@@ -44,6 +45,8 @@ def exchange(
         raise ExchangeError(f"no answer within {seconds:g} s") from None
     except http.client.HTTPException as error:
         raise ExchangeError(f"no HTTP in the answer ({type(error).__name__})") from error
+    except ValueError as error:
+        raise ExchangeError("the URL is none that can be asked") from error
     except OSError as error:
         raise ExchangeError(error.strerror or str(error) or type(error).__name__) from error
 
@@ -91,7 +94,7 @@ def _secured(plain: socket.socket, scheme: str, host: str, deadline: float) -> s
 
 def _request(method: str, url: str, body: bytes, headers: Mapping[str, str]) -> bytes:
     parts = urlsplit(url)
-    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    target = quote((parts.path or "/") + (f"?{parts.query}" if parts.query else ""), safe=_ASCII)
     lines = {"Host": parts.netloc.rpartition("@")[2], "User-Agent": "kvm-autoscaler", "Connection": "close", **headers}
     if body:
         lines["Content-Length"] = str(len(body))

@@ -3,24 +3,17 @@
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from autoscaler.core.observation import Probe
+from autoscaler.core.observation import Domain, Probe
+from autoscaler.core.policy import HttpCheck, Policy
 from autoscaler.external.http import ExchangeError, connect, exchange
 
 _WORKERS = 16
 """So many targets that let every question time out delay no others; connections are few and short."""
 _IDLE_SECONDS = 0.1
-
-
-@dataclass(frozen=True, slots=True)
-class HttpCheck:
-    """An HTTP GET that an instance has to answer with this status."""
-
-    port: int = 80
-    path: str = "/"
-    status: int = 200
+_FIRST_INTERVAL_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,17 +27,34 @@ class ProbeTarget:
     timeout_seconds: float = 2.0
 
 
+def targets(policies: Iterable[Policy], domains: Iterable[Domain], controller: str) -> Mapping[str, ProbeTarget]:
+    """Give what to ask of the instances among these domains whose address is known and whose policy asks anything."""
+    asking = {policy.group: policy.ready for policy in policies if policy.ready.probes}
+    found = {}
+    for domain in domains:
+        owner = domain.ownership
+        if owner is not None and owner.controller == controller and owner.group in asking and domain.addresses:
+            ready = asking[owner.group]
+            found[owner.instance] = ProbeTarget(domain.addresses[0], ready.tcp_port, ready.http)
+    return found
+
+
 @dataclass(slots=True)
 class _Watched:
+    host: str
     target: ProbeTarget
     due: float
     probe: Probe | None = None
+    passed_once: bool = False
+    failed_at: float = -math.inf
 
 
 class Prober:
     """Asks the instances it is told to watch, with a few workers; `now` is the clock of the results.
 
-    `on_change` is called, from a worker, when an instance was asked for the first time, passes, or no longer does.
+    An instance is asked each second until it has passed, then at its target's interval; of failures at most one in each
+    interval counts. `on_change` is called, from a worker, when an instance was asked for the first time, passes, or no
+    longer does.
     """
 
     def __init__(self, *, now: Callable[[], float], on_change: Callable[[], None]) -> None:
@@ -55,16 +65,16 @@ class Prober:
         self._closed = threading.Event()
         self._workers = 0
 
-    def watch(self, targets: Mapping[str, ProbeTarget]) -> None:
-        """Watch exactly these instances from now on; what is known of one whose target is another is forgotten."""
+    def watch(self, host: str, targets: Mapping[str, ProbeTarget]) -> None:
+        """Watch exactly these instances of a host from now on; what is known of one at another target is forgotten."""
         with self._lock:
-            for gone in self._watched.keys() - targets.keys():
+            for gone in [key for key, it in self._watched.items() if it.host == host and key not in targets]:
                 del self._watched[gone]
             for instance, target in targets.items():
                 known = self._watched.get(instance)
                 if known is None or known.target != target:
-                    self._watched[instance] = _Watched(target, due=time.monotonic())
-            for _ in range(min(len(targets), _WORKERS) - self._workers):
+                    self._watched[instance] = _Watched(host, target, due=time.monotonic())
+            for _ in range(min(len(self._watched), _WORKERS) - self._workers):
                 threading.Thread(target=self._run, name=f"probes {self._workers}", daemon=True).start()
                 self._workers += 1
 
@@ -101,11 +111,23 @@ class Prober:
             if self._watched.get(instance) is not asked:
                 return
             before = asked.probe
-            failures = 0 if passed else (before.failures if before is not None else 0) + 1
+            failures = 0 if passed else _failures(asked)
             asked.probe = Probe(passed, self._now(), failures, complaint or "")
-            asked.due = time.monotonic() + asked.target.interval_seconds
+            asked.passed_once = asked.passed_once or passed
+            interval = asked.target.interval_seconds
+            asked.due = time.monotonic() + (interval if asked.passed_once else min(interval, _FIRST_INTERVAL_SECONDS))
         if (before is None or before.passed is not passed) and not self._closed.is_set():
             self._on_change()
+
+
+def _failures(asked: _Watched) -> int:
+    """Count one more failure, unless one was counted within the interval."""
+    now = time.monotonic()
+    before = asked.probe.failures if asked.probe is not None else 0
+    if before and now - asked.failed_at < asked.target.interval_seconds:
+        return before
+    asked.failed_at = now
+    return before + 1
 
 
 def ask(target: ProbeTarget) -> str | None:

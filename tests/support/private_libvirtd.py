@@ -93,6 +93,10 @@ class PrivateLibvirtd:
         """Run a command inside the namespaces."""
         return subprocess.run(self._inside(*argv), capture_output=True, text=True, check=True)
 
+    def in_its_network(self) -> list[str]:
+        """What to put before a command so that it reaches the guests behind this libvirtd's NAT networks."""
+        return ["nsenter", "--target", str(self._keeper.pid), "--net"]
+
     def _lay_out(self) -> None:
         self.root.chmod(0o711)
         for path in PRIVATE:

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from autoscaler.core.observation import Probe
+from autoscaler.core.observation import Domain, DomainState, Ownership, Probe
+from autoscaler.core.policy import HttpCheck, Image, Policy, Ready, Size
 from autoscaler.external.http import ExchangeError, exchange
-from autoscaler.external.probes import HttpCheck, Prober, ProbeTarget, ask
+from autoscaler.external.probes import Prober, ProbeTarget, ask, targets
 from tests.support.polling import wait_until
 from tests.support.receiver import Talk, answering, for_ever, read_request, refusing, serving, silent
 
@@ -104,7 +105,7 @@ def test_results_come_by_themselves_and_wake_on_change(prober: tuple[Prober, lis
         answering(200 if good.is_set() else 500)(line)
 
     with serving(talk) as port, refusing() as closed:
-        watching.watch({"web-1": target(port), "web-2": target(closed)})
+        watching.watch("local", {"web-1": target(port), "web-2": target(closed)})
         wait_until(lambda: len(watching.results()) == 2, 5, "both were asked")
         assert watching.results()["web-1"] == Probe(passed=True, at=7.0)
         wait_until(lambda: watching.results()["web-2"].failures >= 3, 5, "failures are counted")
@@ -120,9 +121,9 @@ def test_results_come_by_themselves_and_wake_on_change(prober: tuple[Prober, lis
 def test_one_no_longer_watched_or_elsewhere_is_forgotten(prober: tuple[Prober, list[float]]) -> None:
     watching, _ = prober
     with serving(answering(200)) as port, refusing() as closed:
-        watching.watch({"web-1": target(port), "web-2": target(port)})
+        watching.watch("local", {"web-1": target(port), "web-2": target(port)})
         wait_until(lambda: len(watching.results()) == 2, 5, "both were asked")
-        watching.watch({"web-1": target(closed)})
+        watching.watch("local", {"web-1": target(closed)})
         assert "web-2" not in watching.results()
         assert "web-1" not in watching.results() or not watching.results()["web-1"].passed
         wait_until(lambda: "web-1" in watching.results(), 5, "it was asked at its new place")
@@ -132,10 +133,39 @@ def test_one_no_longer_watched_or_elsewhere_is_forgotten(prober: tuple[Prober, l
 def test_watching_many_that_never_answer_holds_up_nobody_who_looks(prober: tuple[Prober, list[float]]) -> None:
     watching, _ = prober
     with serving(silent) as port, serving(answering(200)) as good:
-        targets = {f"web-{n}": target(port) for n in range(10)} | {"web-good": target(good)}
+        asked = {f"web-{n}": target(port) for n in range(10)} | {"web-good": target(good)}
         began = time.monotonic()
-        watching.watch(targets)
+        watching.watch("local", asked)
         watching.results()
         assert time.monotonic() - began < PATIENCE_SECONDS
         wait_until(lambda: "web-good" in watching.results(), 5, "the good one was asked")
         assert watching.results()["web-good"].passed
+
+
+def test_hosts_are_watched_each_for_itself(prober: tuple[Prober, list[float]]) -> None:
+    watching, _ = prober
+    with serving(answering(200)) as port:
+        watching.watch("a", {"web-1": target(port)})
+        watching.watch("b", {"web-2": target(port)})
+        wait_until(lambda: len(watching.results()) == 2, 5, "both were asked")
+        watching.watch("a", {})
+        assert set(watching.results()) == {"web-2"}
+
+
+def test_who_is_asked_what() -> None:
+    check = HttpCheck(8080, "/health", 204)
+    asking = Policy("web", Image("p", "v"), Size(1, 2), ready=Ready(tcp_port=22, http=check))
+    other = Policy("db", Image("p", "v"), Size(1, 2))
+
+    def domain(instance: str, group: str, controller: str = "us", addresses: tuple[str, ...] = ("10.0.0.1",)) -> Domain:
+        owner = Ownership(controller, group, instance, "", 0.0)
+        return Domain("local", instance, instance, DomainState.RUNNING, owner, addresses=addresses)
+
+    domains = [
+        domain("web-1", "web", addresses=("10.0.0.1", "10.0.0.2")),
+        domain("web-2", "web", addresses=()),
+        domain("web-3", "web", controller="them"),
+        domain("db-1", "db"),
+        Domain("local", "x", "x", DomainState.RUNNING, None, addresses=("10.0.0.9",)),
+    ]
+    assert targets([asking, other], domains, "us") == {"web-1": ProbeTarget("10.0.0.1", 22, check)}

@@ -18,14 +18,15 @@ from autoscaler.control.server import ControlServer
 from autoscaler.core.decision import Decision
 from autoscaler.core.errors import AutoscalerError, ControlError, StoreError
 from autoscaler.core.memory import Memory
-from autoscaler.core.observation import Change, HostInventory, Observation, Request
+from autoscaler.core.observation import Change, HostInventory, Request
 from autoscaler.core.policy import Policy, addressed_groups, metrics_of
 from autoscaler.core.ports import Hypervisor
 from autoscaler.core.snapshot import GroupStatus, ReloadStatus, Snapshot, TickStatus, Totals
-from autoscaler.core.status import Finished, accumulate, group_statuses, host_statuses
+from autoscaler.core.status import Finished, accumulate, group_statuses, host_statuses, wanted_traffic
 from autoscaler.core.step import step
 from autoscaler.executor import Executor
 from autoscaler.exporter.collector import make_registry
+from autoscaler.external.balancers import Balancers, refuse_lacking_slots
 from autoscaler.external.probes import Prober, targets
 from autoscaler.external.webhooks import Receiver, Webhooks
 from autoscaler.hooks import run_hook
@@ -90,9 +91,15 @@ class Daemon:
         )
         loads = {name: HostLoad(name).sample for name, host in config.hosts.items() if is_local(host.uri)}
         self._prober = Prober(now=time.time, on_change=self._ticker.wake)
+        self._balancers = Balancers(now=time.time, on_change=self._ticker.wake)
         self._webhooks = Webhooks(_receivers(config))
         sampler = Sampler(
-            self._hypervisors, loads, config.interval_seconds, config.workers, probes=self._prober.results
+            self._hypervisors,
+            loads,
+            config.interval_seconds,
+            config.workers,
+            probes=self._prober.results,
+            traffic=self._balancers.views,
         )
         self._world = World(sampler, journal, self._executor)
 
@@ -123,6 +130,7 @@ class Daemon:
             control.stop()
             web.stop()
             self._prober.close()
+            self._balancers.close()
             if not self._executor.stop(_ACTIONS_DEADLINE_SECONDS):
                 log.warning("actions still under way are left for the next start")
             if self._tick_lock.acquire(timeout=_TICK_DEADLINE_SECONDS):
@@ -186,6 +194,7 @@ class Daemon:
     def _read_policies(self, by: str) -> ReloadStatus:
         try:
             policies = load_directory(self._config.policies_dir, frozenset(self._config.hosts))
+            refuse_lacking_slots(policies)
         except AutoscalerError as error:
             log.error("reload refused, the old policies run on", by=by, error=str(error))  # noqa: TRY400 - an operator's error, not a bug
             return ReloadStatus(ok=False, at=time.time(), error=str(error))
@@ -225,6 +234,7 @@ class Daemon:
         self._number += 1
         for hypervisor in self._hypervisors.values():
             hypervisor.watch_addresses(addressed_groups(policies))
+        self._balancers.watch({policy.group: policy.traffic for policy in policies if policy.traffic is not None})
         try:
             observation = self._world.observe(at, metrics_of(policies))
             result = step(policies, observation, self._memory)
@@ -241,18 +251,22 @@ class Daemon:
             self._prune(at)
         except StoreError as error:
             self._count_failure("tick committed, but the journal cannot be kept in order", error)
-        self._tell_others(policies, observation)
         finished = Finished(policies, observation, result, intents)
+        self._tell_others(finished)
         self._log_changes(finished)
         self._publish(finished, TickStatus(self._number, at, time.monotonic() - began, lateness_seconds))
         return True
 
-    def _tell_others(self, policies: tuple[Policy, ...], observation: Observation) -> None:
-        """Say whom to ask before the next tick."""
-        for host, inventory in observation.inventory.items():
+    def _tell_others(self, finished: Finished) -> None:
+        """Say whom to ask, and whom to serve, before the next tick."""
+        for host, inventory in finished.observation.inventory.items():
             # A host that could not be listed keeps the instances it had.
             if isinstance(inventory, HostInventory):
-                self._prober.watch(host, targets(policies, inventory.domains, self._journal.controller))
+                watched = targets(finished.policies, inventory.domains, self._journal.controller)
+                self._prober.watch(host, watched)
+        served = wanted_traffic(finished)
+        self._balancers.want(wanted for wanted in served.values() if wanted is not None)
+        self._balancers.forget(group for group, wanted in served.items() if wanted is None)
 
     def _count_failure(self, what: str, error: StoreError) -> None:
         log.error(what, error=str(error))

@@ -33,6 +33,12 @@ brought_back                instance, state (host_rebooted, saved)
 return_waits                waiting
 held_by_return              returning, wanted
 clock_set_back              seconds
+balancer_unknown            why
+balancer_lacks_slots        slots, max
+unserved_without_address    instance
+kept_in_service             instance, min
+waits_for_sessions          instance, sessions (a number, or unknown), until
+sessions_cut                instance, sessions (a number, or unknown)
 =========================== ==========================================
 """
 
@@ -81,6 +87,15 @@ SENTENCES: Mapping[ReasonCode, str] = {
     ReasonCode.RETURN_WAITS: "to be brought back when others on their host are up: {waiting}",
     ReasonCode.HELD_BY_RETURN: "{wanted} more wanted, but none is cloned while instances are brought back: {returning}",
     ReasonCode.CLOCK_SET_BACK: "the clock was set back by {seconds}: what is remembered was shifted with it",
+    ReasonCode.BALANCER_UNKNOWN: "the load balancer cannot be told whom to serve: {why}",
+    ReasonCode.BALANCER_LACKS_SLOTS: (
+        "the load balancer has {slots} slots for a group of up to {max}: give its server-template as many, or lower"
+        " size.max"
+    ),
+    ReasonCode.UNSERVED_WITHOUT_ADDRESS: "{instance} is ready and not served: none of its addresses is known",
+    ReasonCode.KEPT_IN_SERVICE: "{instance} is to leave, and stays in service until {min} others are",
+    ReasonCode.WAITS_FOR_SESSIONS: "{instance} is sent nothing new; sessions to end until {until}: {sessions}",
+    ReasonCode.SESSIONS_CUT: "{instance} leaves although not all its sessions have ended: {sessions}",
 }
 
 

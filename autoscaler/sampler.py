@@ -5,7 +5,15 @@ from collections.abc import Callable, Mapping
 import structlog
 
 from autoscaler.core.errors import HypervisorError
-from autoscaler.core.observation import DomainCounters, HostInventory, HostSample, Observation, Probe, Unknown
+from autoscaler.core.observation import (
+    DomainCounters,
+    HostInventory,
+    HostSample,
+    Observation,
+    Probe,
+    TrafficView,
+    Unknown,
+)
 from autoscaler.core.ports import Hypervisor
 
 log = structlog.get_logger(__name__)
@@ -14,7 +22,8 @@ log = structlog.get_logger(__name__)
 class Sampler:
     """Reads all hosts: hypervisors by host name, and the load of those hosts whose kernel can be read.
 
-    `probes` gives what is known of instances that are asked over the network, at once.
+    `probes` gives what is known of instances that are asked over the network, `traffic` what load balancers had when
+    they were last looked at; both at once.
     """
 
     def __init__(
@@ -24,12 +33,14 @@ class Sampler:
         interval_seconds: float,
         workers: int = 4,
         probes: Callable[[], Mapping[str, Probe]] = dict,
+        traffic: Callable[[], Mapping[str, TrafficView | Unknown]] = dict,
     ) -> None:
         self._hypervisors = hypervisors
         self._host_loads = host_loads
         self._interval_seconds = interval_seconds
         self._workers = workers
         self._probes = probes
+        self._traffic = traffic
         self._complaints: dict[str, str] = {}
 
     def observe(self, at: float, metrics: frozenset[str]) -> Observation:
@@ -45,7 +56,14 @@ class Sampler:
                 domains |= self._counters(host, hypervisor, metrics)
         hosts = {host: _load(read) for host, read in self._host_loads.items()}
         return Observation(
-            at, self._interval_seconds, hosts, inventory, domains, workers=self._workers, probes=self._probes()
+            at,
+            self._interval_seconds,
+            hosts,
+            inventory,
+            domains,
+            workers=self._workers,
+            probes=self._probes(),
+            traffic=self._traffic(),
         )
 
     def _counters(self, host: str, hypervisor: Hypervisor, metrics: frozenset[str]) -> Mapping[str, DomainCounters]:

@@ -16,6 +16,7 @@ from autoscaler import config
 from autoscaler.cli import arguments
 from autoscaler.cli.show_decision import show_decision
 from autoscaler.cli.show_status import show_status
+from autoscaler.cli.show_traffic import show_traffic
 from autoscaler.codec import decode, encode
 from autoscaler.control.client import request
 from autoscaler.core.decision import Decision
@@ -211,6 +212,29 @@ def explain(ctx: click.Context, group: str, at: float | None, as_json: bool) -> 
         _print_json(data)
     else:
         show_decision(_console(), decode(data, Decision), time.time())
+
+
+@main.command()
+@click.argument("group")
+@json_option
+@config_option
+@click.pass_context
+def traffic(ctx: click.Context, group: str, as_json: bool) -> None:
+    """Show whom a group's load balancer serves, with how many sessions.
+
+    Example: autoscaler traffic web
+    """
+    snapshot = decode(_ask(ctx, "status"), Snapshot)
+    found = [status for status in snapshot.groups if status.group == group]
+    if not found:
+        raise AutoscalerError(f"no group {group}; groups: {', '.join(s.group for s in snapshot.groups) or 'none'}")
+    status = found[0].traffic
+    if status is None:
+        raise AutoscalerError(f"the policy of group {group} has no traffic section, so nobody is told of its instances")
+    if as_json:
+        _print_json(encode(status))
+    else:
+        show_traffic(_console(), group, status, time.time())
 
 
 @main.command()

@@ -51,6 +51,12 @@ class ReasonCode(StrEnum):
     UNDEFINED_BY_SOMEBODY = "undefined_by_somebody"
     UNREACHABLE_INSTANCES = "unreachable_instances"
     CLOCK_SET_BACK = "clock_set_back"
+    BALANCER_UNKNOWN = "balancer_unknown"
+    BALANCER_LACKS_SLOTS = "balancer_lacks_slots"
+    UNSERVED_WITHOUT_ADDRESS = "unserved_without_address"
+    KEPT_IN_SERVICE = "kept_in_service"
+    WAITS_FOR_SESSIONS = "waits_for_sessions"
+    SESSIONS_CUT = "sessions_cut"
 
 
 @dataclass(frozen=True, slots=True)

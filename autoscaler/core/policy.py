@@ -306,7 +306,9 @@ def metrics_of(policies: Iterable[Policy]) -> frozenset[str]:
 
 
 def addressed_groups(policies: Iterable[Policy]) -> frozenset[str]:
-    """Name the groups whose instances' addresses somebody wants: a gate, a probe, or a drain hook that is told them."""
+    """Name the groups whose instances' addresses somebody wants: a gate, a probe, a drain hook, a load balancer."""
     return frozenset(
-        policy.group for policy in policies if policy.ready.address or policy.ready.probes or policy.drain.hooks
+        policy.group
+        for policy in policies
+        if policy.ready.address or policy.ready.probes or policy.drain.hooks or policy.traffic is not None
     )

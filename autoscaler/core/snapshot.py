@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 
 from autoscaler.core.decision import Decision
 from autoscaler.core.memory import Override
-from autoscaler.core.observation import HostSample
-from autoscaler.core.policy import Mode, Size
+from autoscaler.core.observation import HostSample, TrafficView
+from autoscaler.core.policy import Mode, Size, TrafficKind
+from autoscaler.core.traffic import Service
 from autoscaler.core.transition import InstanceState, TransitionReason
 
 
@@ -24,6 +25,19 @@ class InstanceStatus:
     """Why it is in this state; None where no tick has seen it come into it."""
     protected_until: float | None = None
     """Until when an operator keeps it from being removed."""
+    address: str | None = None
+    """Where it is reached; None where nobody asked for it, or it is not known yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrafficStatus:
+    """A group's load balancer: what it should have, and what it had."""
+
+    kind: TrafficKind
+    wanted: tuple[Service, ...]
+    view: TrafficView | None
+    """None where it was not looked at yet, or could not be: then `why` says why."""
+    why: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +57,10 @@ class GroupStatus:
     """So many instances are unhealthy that none is replaced."""
     deleting: bool = False
     """An operator has all its instances removed."""
+    traffic: TrafficStatus | None = None
+    """None for a group without a load balancer."""
+    port: int | None = None
+    """Where its instances serve, by its policy."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,13 +6,23 @@ from dataclasses import dataclass, replace
 
 from autoscaler.core.action import Clone, InFlight, Intent, IntentState, Outcome, Remove
 from autoscaler.core.decision import Decision, ReasonCode
-from autoscaler.core.instances import Instance, ownerships
-from autoscaler.core.launches import image_name, quantile
+from autoscaler.core.instances import Instance, ownerships, unread_hosts
+from autoscaler.core.launches import image_name, quantile, with_warm_up
 from autoscaler.core.memory import GroupMemory, Memory
-from autoscaler.core.observation import HostSample, Observation, Unknown
+from autoscaler.core.observation import HostSample, Observation, TrafficView, Unknown
 from autoscaler.core.policy import Policy, stand_in
-from autoscaler.core.snapshot import GroupStatus, GroupTotals, HostStatus, ImageLaunches, InstanceStatus, Totals
+from autoscaler.core.serving import wanted
+from autoscaler.core.snapshot import (
+    GroupStatus,
+    GroupTotals,
+    HostStatus,
+    ImageLaunches,
+    InstanceStatus,
+    Totals,
+    TrafficStatus,
+)
 from autoscaler.core.step import StepResult, group_instances
+from autoscaler.core.traffic import Wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +37,10 @@ class Finished:
 
 def group_statuses(finished: Finished) -> tuple[GroupStatus, ...]:
     """List every group that has a policy, and every one that has instances without a policy; sorted by name."""
-    begun = tuple(InFlight(intent, IntentState.OPEN) for intent in finished.intents)
-    observation = replace(finished.observation, in_flight=finished.observation.in_flight + begun)
-    memory = finished.result.memory
+    observation, memory = _with_begun(finished), finished.result.memory
     decisions = {decision.group: decision for decision in finished.result.decisions}
     statuses = [
-        _managed(policy, group_instances(policy, observation, memory), memory, decisions[policy.group])
+        _managed(policy, group_instances(policy, observation, memory), finished, decisions[policy.group])
         for policy in finished.policies
     ]
     for name in {*memory.groups, *(each.group for each in ownerships(observation, memory.controller))} - {*decisions}:
@@ -87,8 +95,52 @@ def accumulate(totals: Totals, finished: Finished) -> Totals:
     return replace(totals, groups=groups)
 
 
-def _managed(policy: Policy, instances: Sequence[Instance], memory: Memory, decision: Decision) -> GroupStatus:
+def wanted_traffic(finished: Finished) -> dict[str, Wanted | None]:
+    """Say what each group's load balancer should have: None for hands off; one that is to stay as it is, is left out.
+
+    That is so where not all its instances could be listed.
+    """
+    observation, memory = _with_begun(finished), finished.result.memory
+    found = {}
+    for policy in finished.policies:
+        group = memory.groups.get(policy.group, GroupMemory())
+        if policy.traffic is not None and not unread_hosts(observation, policy, group.instances):
+            found[policy.group] = _wanted(policy, group_instances(policy, observation, memory), finished)
+    return found
+
+
+def _wanted(policy: Policy, instances: Sequence[Instance], finished: Finished) -> Wanted | None:
+    memory = finished.result.memory
     group = memory.groups.get(policy.group, GroupMemory())
+    return wanted(with_warm_up(policy, memory.launches), instances, group, finished.observation.at)
+
+
+def _traffic(policy: Policy, instances: Sequence[Instance], finished: Finished) -> TrafficStatus | None:
+    if policy.traffic is None:
+        return None
+    view = finished.observation.traffic.get(policy.group)
+    services = _wanted(policy, instances, finished)
+    return TrafficStatus(
+        policy.traffic.kind,
+        () if services is None else services.services,
+        view if isinstance(view, TrafficView) else None,
+        view.why if isinstance(view, Unknown) else None,
+    )
+
+
+def _port(policy: Policy) -> int | None:
+    if policy.traffic is not None:
+        return policy.traffic.port
+    return policy.ready.http.port if policy.ready.http is not None else policy.ready.tcp_port
+
+
+def _with_begun(finished: Finished) -> Observation:
+    begun = tuple(InFlight(intent, IntentState.OPEN) for intent in finished.intents)
+    return replace(finished.observation, in_flight=finished.observation.in_flight + begun)
+
+
+def _managed(policy: Policy, instances: Sequence[Instance], finished: Finished, decision: Decision) -> GroupStatus:
+    group = finished.result.memory.groups.get(policy.group, GroupMemory())
     return GroupStatus(
         policy.group,
         policy.mode,
@@ -99,6 +151,8 @@ def _managed(policy: Policy, instances: Sequence[Instance], memory: Memory, deci
         tuple(_instance(instance, group) for instance in instances),
         breaker_open=group.tripped_at is not None,
         replacement_stopped=any(reason.code is ReasonCode.REPLACEMENT_STOPPED for reason in decision.reasons),
+        traffic=_traffic(policy, instances, finished),
+        port=_port(policy),
     )
 
 
@@ -123,6 +177,7 @@ def _instance(instance: Instance, group: GroupMemory) -> InstanceStatus:
         detail,
         followed.reason if followed is not None else None,
         known.protected_until if known is not None and instance.protected else None,
+        known.address if known is not None else None,
     )
 
 

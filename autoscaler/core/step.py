@@ -23,6 +23,7 @@ from autoscaler.core.memory import GroupMemory, Memory
 from autoscaler.core.observation import Change, Domain, DomainCounters, HostInventory, Observation, Unknown
 from autoscaler.core.policy import Mode, Policy, stand_in
 from autoscaler.core.reconcile import clones, starts, turns
+from autoscaler.core.serving import take_in_traffic, traffic_reasons
 from autoscaler.core.signals import is_complete
 from autoscaler.core.taking_in import (
     take_in_clones,
@@ -159,10 +160,11 @@ def _look(policy: Policy, observation: Observation, memory: Memory) -> _Seen:
     domains = tuple(owned_domains(observation, memory.controller, policy.group))
     group = take_in_instances(group, remember(group, policy, domains, observation), at)
     instances = classify(policy.group, domains, observation.in_flight, group, observation)
+    group = take_in_traffic(group, policy, instances, observation)
     launched = launched_seconds(group, instances, at)
     lives, transitions = follow(policy.group, group, instances, observation)
     group = replace(group, lives=lives)
-    reasons = refused + noticed(instances, transitions)
+    reasons = refused + noticed(instances, transitions) + traffic_reasons(policy, instances, group, observation)
     return _Seen(policy, group, domains, instances, (), reasons, transitions, launched)
 
 

@@ -93,6 +93,17 @@ def _take_out(leaving: Sequence[tuple[Slot, SlotState]], spare: int) -> Iterator
             yield SetState(slot.name, state)
 
 
+def targets(group: str, services: Sequence[Service]) -> list[dict[str, object]]:
+    """Give Prometheus' list of targets, one for each instance."""
+    return [
+        {
+            "targets": [f"[{s.address}]:{s.port}" if ":" in s.address else f"{s.address}:{s.port}"],
+            "labels": {"group": group, "instance": s.instance, "host": s.host},
+        }
+        for s in services
+    ]
+
+
 def unplaced(view: TrafficView, wanted: Wanted) -> tuple[Service, ...]:
     """Name those for whom the balancer has no slot left."""
     placed = {service.instance for _, service in _assign(view.slots, wanted.services)}

@@ -41,6 +41,12 @@ EXAMPLES: dict[ReasonCode, dict[str, Parameter]] = {
     ReasonCode.RETURN_WAITS: {"waiting": 6},
     ReasonCode.HELD_BY_RETURN: {"returning": 3, "wanted": 1},
     ReasonCode.CLOCK_SET_BACK: {"seconds": 3600.0},
+    ReasonCode.BALANCER_UNKNOWN: {"why": "HAProxy at /run/haproxy/admin.sock: Connection refused"},
+    ReasonCode.BALANCER_LACKS_SLOTS: {"slots": 2, "max": 4},
+    ReasonCode.UNSERVED_WITHOUT_ADDRESS: {"instance": "web-7"},
+    ReasonCode.KEPT_IN_SERVICE: {"instance": "web-7", "min": 1},
+    ReasonCode.WAITS_FOR_SESSIONS: {"instance": "web-7", "sessions": 3, "until": 1_700_000_000.0},
+    ReasonCode.SESSIONS_CUT: {"instance": "web-7", "sessions": 3},
 }
 
 

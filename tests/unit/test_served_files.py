@@ -10,9 +10,9 @@ import pytest
 
 from autoscaler.core.observation import SlotState
 from autoscaler.core.policy import Traffic, TrafficKind
-from autoscaler.core.traffic import Service, Wanted
+from autoscaler.core.traffic import Service, Wanted, targets
 from autoscaler.external.haproxy import BalancerError
-from autoscaler.external.served_files import PrometheusTargets, TemplatedFile, render, targets
+from autoscaler.external.served_files import PrometheusTargets, TemplatedFile, render
 from autoscaler.external.served_webhook import ServedWebhook
 
 A = Service("web-a", "local", "192.0.2.1", 80)

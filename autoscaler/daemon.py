@@ -22,13 +22,21 @@ from autoscaler.core.observation import Change, HostInventory, Request
 from autoscaler.core.policy import Policy, addressed_groups, metrics_of
 from autoscaler.core.ports import Hypervisor
 from autoscaler.core.snapshot import GroupStatus, ReloadStatus, Snapshot, TickStatus, Totals
-from autoscaler.core.status import Finished, accumulate, group_statuses, host_statuses, wanted_traffic
+from autoscaler.core.status import (
+    Finished,
+    accumulate,
+    group_statuses,
+    host_statuses,
+    image_launches,
+    refuse_change,
+    wanted_traffic,
+)
 from autoscaler.core.step import step
 from autoscaler.executor import Executor
 from autoscaler.exporter.collector import make_registry
 from autoscaler.external.balancers import Balancers, refuse_lacking_slots
 from autoscaler.external.probes import Prober, targets
-from autoscaler.external.webhooks import Receiver, Webhooks
+from autoscaler.external.webhooks import Receiver, Webhooks, of_transition
 from autoscaler.hooks import run_hook
 from autoscaler.host.load import HostLoad
 from autoscaler.hypervisor import LibvirtHypervisor, is_local
@@ -160,13 +168,38 @@ class Daemon:
 
     def change(self, by: str, group: str, change: Change, count: int | None, for_seconds: float | None) -> Request:
         """Note an operator's request for the next tick. Raises ControlError where it cannot be granted."""
-        policy = self._policy(group)
-        if change is Change.SCALE and (count is None or not policy.size.min <= count <= policy.size.max):
-            bounds = f"{policy.size.min} to {policy.size.max}"
-            raise ControlError(f"group {group} can be scaled to {bounds} instances; change size in its policy for more")
-        request = self._journal.add_request(time.time(), by, group, change, count, for_seconds)
+        if change is Change.DELETE:
+            self._refuse_deletion(group)
+        else:
+            size = self._policy(group).size
+            if change is Change.SCALE and (count is None or not size.min <= count <= size.max):
+                bounds = f"{size.min} to {size.max}"
+                raise ControlError(
+                    f"group {group} can be scaled to {bounds} instances; change size in its policy for more"
+                )
+        return self._request(Request(0, time.time(), by, group, change, count, for_seconds))
+
+    def change_instance(self, by: str, instance: str, change: Change, for_seconds: float | None) -> Request:
+        """Note an operator's request about one instance. Raises ControlError where there is no such instance."""
+        group = refuse_change(self._snapshot, instance, change)
+        return self._request(Request(0, time.time(), by, group, change, None, for_seconds, instance))
+
+    def _request(self, asked: Request) -> Request:
+        request = self._journal.add_request(
+            asked.at, asked.by, asked.group, asked.change, asked.count, asked.for_seconds, asked.instance
+        )
         self._ticker.wake()
         return request
+
+    def _refuse_deletion(self, group: str) -> None:
+        """Raise ControlError for a group that has a policy, or nothing to delete."""
+        if any(policy.group == group for policy in self._policies):
+            raise ControlError(
+                f"group {group} has a policy, which would make its instances anew; "
+                "take its file out of the policies folder and run `autoscaler reload` first"
+            )
+        if all(status.group != group for status in self._snapshot.groups):
+            raise ControlError(f"there is no group {group} with instances; `autoscaler status` lists the groups")
 
     def explain(self, group: str, at: float | None) -> Decision:
         """Give the decision of the last tick, or of the one at a time. Raises ControlError where there is none."""
@@ -239,7 +272,12 @@ class Daemon:
             observation = self._world.observe(at, metrics_of(policies))
             result = step(policies, observation, self._memory)
             record = TickRecord(
-                observation, policies, result.decisions, result.memory, duration_seconds=time.monotonic() - began
+                observation,
+                policies,
+                result.decisions,
+                result.memory,
+                duration_seconds=time.monotonic() - began,
+                transitions=result.transitions,
             )
             intents = self._world.commit(record, result.actions)
         except StoreError as error:
@@ -251,6 +289,7 @@ class Daemon:
             self._prune(at)
         except StoreError as error:
             self._count_failure("tick committed, but the journal cannot be kept in order", error)
+        self._webhooks.send([of_transition(transition) for transition in result.transitions])
         finished = Finished(policies, observation, result, intents)
         self._tell_others(finished)
         self._log_changes(finished)
@@ -287,6 +326,7 @@ class Daemon:
             hosts=host_statuses(finished.observation),
             groups=group_statuses(finished),
             webhooks=self._webhooks.counts(),
+            images=image_launches(finished),
             totals=replace(totals, ticks=totals.ticks.add(tick.duration_seconds)),
         )
 
@@ -298,6 +338,15 @@ class Daemon:
     def _log_changes(self, finished: Finished) -> None:
         """Log a line per change and none for a quiet tick."""
         self._hosts.log(finished)
+        for each in finished.result.transitions:
+            log.info(
+                "instance changed",
+                group=each.group,
+                instance=each.instance,
+                before=each.before.value if each.before is not None else None,
+                after=each.after.value,
+                reason=each.reason.value,
+            )
         before: dict[str, GroupStatus] = {status.group: status for status in self._snapshot.groups}
         for decision in finished.result.decisions:
             codes = [reason.code.value for reason in decision.reasons]

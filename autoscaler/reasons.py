@@ -32,6 +32,19 @@ ready_timeout               instance, timeout_seconds
 brought_back                instance, state (host_rebooted, saved)
 return_waits                waiting
 held_by_return              returning, wanted
+replaces_unhealthy_instance instance, state
+replaces_old_instance       instance, lifetime_seconds
+replacement_stopped         unhealthy, owned
+drains                      instance
+taken_back                  instance
+spared_by_protection        protected, wanted
+spared_by_min_lifetime      young, lifetime_seconds, wanted
+held_by_breaker             failures, wanted, group
+held_by_budget              budget, wanted, until
+attach_refused_by_max       instance, owned, max
+paused_by_somebody          instance
+undefined_by_somebody       instance
+unreachable_instances       host, count
 clock_set_back              seconds
 balancer_unknown            why
 balancer_lacks_slots        slots, max
@@ -86,6 +99,30 @@ SENTENCES: Mapping[ReasonCode, str] = {
     ReasonCode.BROUGHT_BACK: "{instance} is brought back ({state})",
     ReasonCode.RETURN_WAITS: "to be brought back when others on their host are up: {waiting}",
     ReasonCode.HELD_BY_RETURN: "{wanted} more wanted, but none is cloned while instances are brought back: {returning}",
+    ReasonCode.REPLACES_UNHEALTHY_INSTANCE: "{instance} is unhealthy ({state}) and is replaced",
+    ReasonCode.REPLACES_OLD_INSTANCE: "{instance} is older than {lifetime_seconds} and is replaced",
+    ReasonCode.REPLACEMENT_STOPPED: (
+        "alarm: {unhealthy} of {owned} instances are unhealthy, so none is replaced: look for what they have in common"
+    ),
+    ReasonCode.DRAINS: "{instance} drains before it is removed",
+    ReasonCode.TAKEN_BACK: "{instance} was to leave, and is taken back instead of cloning another",
+    ReasonCode.SPARED_BY_PROTECTION: "{wanted} too many, but {protected} of them an operator protects",
+    ReasonCode.SPARED_BY_MIN_LIFETIME: "{wanted} too many, but {young} of them are younger than {lifetime_seconds}",
+    ReasonCode.HELD_BY_BREAKER: (
+        "{wanted} more wanted, but {failures} launches failed in a row: none is tried until `autoscaler reset {group}`"
+    ),
+    ReasonCode.HELD_BY_BUDGET: (
+        "{wanted} more wanted, but the launches of this hour, at most {budget}, are used up until {until}"
+    ),
+    ReasonCode.ATTACH_REFUSED_BY_MAX: "{instance} stays detached: {owned} of at most {max} places are taken",
+    ReasonCode.PAUSED_BY_SOMEBODY: (
+        "{instance} was paused by somebody and is left so: `virsh resume` or `autoscaler detach` it"
+    ),
+    ReasonCode.UNDEFINED_BY_SOMEBODY: "{instance} was undefined by somebody and is gone",
+    ReasonCode.UNREACHABLE_INSTANCES: (
+        "{count} on host {host}, which the configuration no longer names, count against the maximum until it does, "
+        "or they are detached"
+    ),
     ReasonCode.CLOCK_SET_BACK: "the clock was set back by {seconds}: what is remembered was shifted with it",
     ReasonCode.BALANCER_UNKNOWN: "the load balancer cannot be told whom to serve: {why}",
     ReasonCode.BALANCER_LACKS_SLOTS: (
@@ -126,6 +163,11 @@ def _show(name: str, value: Parameter) -> str:
 def clock(at: float) -> str:
     """Render seconds since the epoch as local time of day."""
     return datetime.fromtimestamp(at, UTC).astimezone().strftime("%H:%M:%S")
+
+
+def moment(at: float) -> str:
+    """Render seconds since the epoch as local date and time."""
+    return datetime.fromtimestamp(at, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
 def percent(share: float) -> str:

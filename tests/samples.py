@@ -9,13 +9,14 @@ from autoscaler.core.snapshot import (
     GroupStatus,
     GroupTotals,
     HostStatus,
+    ImageLaunches,
     InstanceStatus,
     ReloadStatus,
     Snapshot,
     TickStatus,
     Totals,
 )
-from autoscaler.core.transition import InstanceState
+from autoscaler.core.transition import InstanceState, TransitionReason
 
 NOW = 1_700_000_000.0
 
@@ -73,7 +74,15 @@ WEB = GroupStatus(
     decision=SCALING_OUT,
     instances=(
         InstanceStatus("web-1", "local", InstanceState.READY, NOW - 7500, load=0.91),
-        InstanceStatus("web-2", "local", InstanceState.READY, NOW - 90, load=0.88),
+        InstanceStatus(
+            "web-2",
+            "local",
+            InstanceState.READY,
+            NOW - 90,
+            load=0.88,
+            reason=TransitionReason.RECOVERED,
+            protected_until=NOW + 7200,
+        ),
         InstanceStatus("web-3", "local", InstanceState.BOOTING, NOW - 4),
         InstanceStatus("web-4", "local", InstanceState.CLONING, NOW - 1, detail="create_overlay"),
     ),
@@ -86,6 +95,7 @@ DB = GroupStatus(
     override=Override(2, NOW + 1800, "alice (uid 1000, pid 4242)"),
     decision=STEADY,
     instances=(InstanceStatus("db-1", "local", InstanceState.FAILED, NOW - 30, detail="crashed"),),
+    breaker_open=True,
 )
 OLD = GroupStatus(
     "old",
@@ -111,6 +121,7 @@ SNAPSHOT = Snapshot(
         HostStatus("far", False, "the connection was refused", None),
     ),
     groups=(WEB, DB, OLD),
+    images=(ImageLaunches("default/golden.qcow2", 12, 5.5, 31.0),),
     totals=Totals(
         groups={
             "web": GroupTotals(
@@ -118,6 +129,7 @@ SNAPSHOT = Snapshot(
                 failures={"no_space": 2},
                 clones=Durations().add(0.6).add(1.4),
                 launches=Durations().add(5.5),
+                transitions={"ready": 2},
             )
         },
         ticks=Durations().add(0.21).add(0.19),

@@ -76,7 +76,8 @@ def _settings(ctx: click.Context) -> config.Config:
     return config.load(ctx.find_root().obj)
 
 
-def _ask(ctx: click.Context, command: str, **given: Any) -> Any:
+def ask(ctx: click.Context, command: str, **given: Any) -> Any:
+    """Ask the daemon. Raises AutoscalerError where it refuses or does not answer."""
     return request(_settings(ctx).control_socket, command, **given)
 
 
@@ -184,7 +185,7 @@ def status(ctx: click.Context, as_json: bool) -> None:
 
     Example: autoscaler status --json
     """
-    data = _ask(ctx, "status")
+    data = ask(ctx, "status")
     if as_json:
         _print_json(data)
     else:
@@ -207,7 +208,7 @@ def explain(ctx: click.Context, group: str, at: float | None, as_json: bool) -> 
 
     Example: autoscaler explain web --at 14:05
     """
-    data = _ask(ctx, "explain", group=group, at=at)
+    data = ask(ctx, "explain", group=group, at=at)
     if as_json:
         _print_json(data)
     else:
@@ -257,8 +258,8 @@ def scale(ctx: click.Context, group: str, count: int | str, for_seconds: float |
     """
     if count == "auto" and for_seconds is not None:
         raise click.UsageError("--for has no meaning with auto")
-    data = _ask(ctx, "scale", group=group, count=count, for_seconds=for_seconds)
-    _confirm(data, _scaled(decode(data, Request)), as_json)
+    data = ask(ctx, "scale", group=group, count=count, for_seconds=for_seconds)
+    confirm(data, _scaled(decode(data, Request)), as_json)
 
 
 def _scaled(accepted: Request) -> str:
@@ -281,8 +282,8 @@ def pause(ctx: click.Context, group: str, as_json: bool) -> None:
 
     Example: autoscaler pause web
     """
-    data = _ask(ctx, "pause", group=group)
-    _confirm(data, f"{group} is paused: nothing is done for it until `autoscaler resume {group}`", as_json)
+    data = ask(ctx, "pause", group=group)
+    confirm(data, f"{group} is paused: nothing is done for it until `autoscaler resume {group}`", as_json)
 
 
 @main.command()
@@ -295,11 +296,12 @@ def resume(ctx: click.Context, group: str, as_json: bool) -> None:
 
     Example: autoscaler resume web
     """
-    data = _ask(ctx, "resume", group=group)
-    _confirm(data, f"{group} is acted for again", as_json)
+    data = ask(ctx, "resume", group=group)
+    confirm(data, f"{group} is acted for again", as_json)
 
 
-def _confirm(data: object, sentence: str, as_json: bool) -> None:
+def confirm(data: object, sentence: str, as_json: bool) -> None:
+    """Print what was accepted: as a sentence, or the daemon's answer."""
     if as_json:
         _print_json(data)
     else:
@@ -317,7 +319,7 @@ def reload(ctx: click.Context, as_json: bool) -> None:
 
     Example: autoscaler reload
     """
-    data = _ask(ctx, "reload")
+    data = ask(ctx, "reload")
     result = decode(data, ReloadStatus)
     if as_json:
         _print_json(data)

@@ -7,8 +7,8 @@ from rich.table import Table
 from rich.text import Text
 
 from autoscaler.core.policy import Mode
-from autoscaler.core.snapshot import GroupStatus, HostStatus, InstanceStatus, Snapshot
-from autoscaler.core.transition import InstanceState
+from autoscaler.core.snapshot import GroupStatus, HostStatus, ImageLaunches, InstanceStatus, Snapshot
+from autoscaler.core.transition import InstanceState, TransitionReason
 from autoscaler.reasons import clock, describe, duration, percent
 
 _STATE_STYLES = {
@@ -16,7 +16,12 @@ _STATE_STYLES = {
     InstanceState.FAILED: "bold red",
     InstanceState.RETURNING: "cyan",
     InstanceState.STOPPING: "yellow",
+    InstanceState.DRAINING: "yellow",
+    InstanceState.UNHEALTHY: "bold red",
+    InstanceState.DETACHED: "dim",
 }
+_TELLING = frozenset({TransitionReason.TAKEN_BACK, TransitionReason.RECOVERED, TransitionReason.ATTACHED})
+"""Reasons that are worth a word beside the state they led to."""
 
 
 def show_status(console: Console, snapshot: Snapshot, now: float) -> None:
@@ -39,6 +44,7 @@ def _header(snapshot: Snapshot, now: float) -> Iterator[Text]:
     yield title
     yield _tick(snapshot, now)
     yield from (_host(host) for host in snapshot.hosts)
+    yield from (_image(image) for image in snapshot.images)
     if snapshot.reload is not None and not snapshot.reload.ok:
         yield Text(f"policies: refused at {clock(snapshot.reload.at)}, the earlier ones run on:", "bold red")
         yield from (Text(f"  {line}") for line in (snapshot.reload.error or "").splitlines())
@@ -70,8 +76,18 @@ def _host(status: HostStatus) -> Text:
     return text
 
 
+def _image(image: ImageLaunches) -> Text:
+    launches = f"{image.count} launch{'' if image.count == 1 else 'es'}"
+    half, slow = duration(image.p50_seconds), duration(image.p95_seconds)
+    return Text(f"image {image.image}: half of the last {launches} were ready within {half}, 95% within {slow}")
+
+
 def _group(status: GroupStatus) -> Iterator[Text]:
     yield _title(status)
+    if status.deleting:
+        yield Text("  being deleted: every instance that is neither protected nor detached is removed", "yellow")
+    if status.breaker_open:
+        yield Text(f"  alarm: launches are stopped until `autoscaler reset {status.group}`", "bold red")
     if status.override is not None:
         held = status.override
         yield Text(f"  held at {held.count} until {clock(held.until)} by {held.by}", "yellow")
@@ -108,11 +124,20 @@ def _instances(instances: tuple[InstanceStatus, ...], now: float) -> Table:
     table.add_column("LOAD", justify="right")
     for instance in instances:
         state = Text(instance.state.value, _STATE_STYLES.get(instance.state, ""))
-        if instance.detail:
-            state.append(f" ({instance.detail.replace('_', ' ')})", "default")
+        said = ", ".join(_remarks(instance))
+        if said:
+            state.append(f" ({said})", "default")
         load = percent(instance.load) if instance.load is not None else "-"
         table.add_row(Text(instance.instance), Text(instance.host), state, _since(instance.since, now), load)
     return table
+
+
+def _remarks(instance: InstanceStatus) -> Iterator[str]:
+    told = instance.detail or (instance.reason.value if instance.reason in _TELLING else None)
+    if told is not None:
+        yield told.replace("_", " ")
+    if instance.protected_until is not None:
+        yield f"protected until {clock(instance.protected_until)}"
 
 
 def _since(at: float, now: float) -> str:

@@ -18,6 +18,10 @@ class Backend(Protocol):
         """Journal an operator's request for the next tick. Raises `ControlError` when it is refused."""
         ...
 
+    def change_instance(self, by: str, instance: str, change: Change, for_seconds: float | None) -> Request:
+        """Journal an operator's request about one instance. Raises `ControlError` when it is refused."""
+        ...
+
     def explain(self, group: str, at: float | None) -> Decision:
         """Return the group's latest decision at or before `at` (seconds since the epoch).
 

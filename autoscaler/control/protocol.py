@@ -21,6 +21,12 @@ ARGUMENTS: Mapping[str, frozenset[str]] = {
     "scale": frozenset({"group", "count", "for_seconds"}),
     "pause": frozenset({"group"}),
     "resume": frozenset({"group"}),
+    "reset": frozenset({"group"}),
+    "delete": frozenset({"group"}),
+    "protect": frozenset({"instance", "for_seconds"}),
+    "unprotect": frozenset({"instance"}),
+    "detach": frozenset({"instance"}),
+    "attach": frozenset({"instance"}),
     "reload": frozenset(),
 }
 """Every command with the arguments it takes."""
@@ -35,9 +41,16 @@ class Call:
 
     def group(self) -> str:
         """Return the group's name. Raises `ControlError` when it is missing or no text."""
-        value = self.arguments.get("group")
+        return self._name("group", "the name of a group")
+
+    def instance(self) -> str:
+        """Return the instance's id. Raises `ControlError` when it is missing or no text."""
+        return self._name("instance", "the name of an instance")
+
+    def _name(self, name: str, wanted: str) -> str:
+        value = self.arguments.get(name)
         if not isinstance(value, str) or not value.isprintable() or not value:
-            raise self.wrong("group", "the name of a group", value)
+            raise self.wrong(name, wanted, value)
         return value
 
     def count(self) -> int | None:

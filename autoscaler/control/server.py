@@ -24,6 +24,7 @@ from autoscaler.core.snapshot import ReloadStatus
 SOCKET_MODE = 0o660
 _LONGEST_PATH = 107
 _PEER_CREDENTIALS = struct.Struct("3i")
+_OF_INSTANCES = frozenset({"protect", "unprotect", "detach", "attach"})
 _log = structlog.get_logger("autoscaler.control")
 
 
@@ -232,8 +233,12 @@ def _audited(backend: Backend, by: str, call: Call) -> dict[str, Any]:
 def _change(backend: Backend, by: str, call: Call) -> dict[str, Any]:
     if call.command == "reload":
         return _fields(backend.reload(by))
+    if call.command in _OF_INSTANCES:
+        change = Change(call.command)
+        seconds = (call.seconds("for_seconds") or DEFAULT_HOLD_SECONDS) if change is Change.PROTECT else None
+        return _fields(backend.change_instance(by, call.instance(), change, seconds))
     group = call.group()
-    if call.command in ("pause", "resume"):
+    if call.command != "scale":
         return _fields(backend.change(by, group, Change(call.command), None, None))
     count = call.count()
     if count is None:

@@ -36,10 +36,12 @@ def passes(policy: Policy, domain: Domain, probe: Probe | None, balancer: Balanc
     gates: list[bool | None] = [domain.state is DomainState.RUNNING]
     if ready.agent:
         gates.append(domain.answers)
+    # Addresses are looked for when the agent is asked: before that nobody knows whether there is one.
+    addressed = True if domain.addresses else None if domain.answers is None else False
     if ready.address or policy.traffic is not None:
-        gates.append(bool(domain.addresses))
+        gates.append(addressed)
     if ready.probes:
-        gates.append(None if probe is None else probe.passed)
+        gates.append(probe.passed if probe is not None else None if addressed else addressed)
     if balancer.down:
         gates.append(None)
     if False in gates:

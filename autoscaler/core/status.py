@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 
 from autoscaler.core.action import Clone, InFlight, Intent, IntentState, Outcome, Remove
 from autoscaler.core.decision import Decision, ReasonCode
+from autoscaler.core.errors import ControlError
 from autoscaler.core.instances import Instance, ownerships, unread_hosts
 from autoscaler.core.launches import image_name, quantile, with_warm_up
 from autoscaler.core.memory import GroupMemory, Memory
-from autoscaler.core.observation import HostSample, Observation, TrafficView, Unknown
+from autoscaler.core.observation import Change, HostSample, Observation, TrafficView, Unknown
 from autoscaler.core.policy import Policy, stand_in
 from autoscaler.core.serving import wanted
 from autoscaler.core.snapshot import (
@@ -18,11 +19,13 @@ from autoscaler.core.snapshot import (
     HostStatus,
     ImageLaunches,
     InstanceStatus,
+    Snapshot,
     Totals,
     TrafficStatus,
 )
 from autoscaler.core.step import StepResult, group_instances
 from autoscaler.core.traffic import Wanted
+from autoscaler.core.transition import InstanceState
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +96,35 @@ def accumulate(totals: Totals, finished: Finished) -> Totals:
                 launches = total.launches.add(max(memory.ready_at - instance.created_at, 0.0))
                 groups[policy.group] = replace(total, launches=launches)
     return replace(totals, groups=groups)
+
+
+_WITHOUT_MEMORY = frozenset({InstanceState.REQUESTED, InstanceState.CLONING, InstanceState.STOPPING})
+
+
+def refuse_change(snapshot: Snapshot, instance: str, change: Change) -> str:
+    """Give the group of an instance that may be changed so. Raises ControlError where it may not, or is not there."""
+    found = [(status, each) for status in snapshot.groups for each in status.instances if each.instance == instance]
+    if not found:
+        raise ControlError(f"there is no instance {instance}; `autoscaler status` lists them")
+    status, listed = found[0]
+    if change is not Change.UNPROTECT and listed.state in _WITHOUT_MEMORY:
+        raise ControlError(f"{instance} is {listed.state.value}; wait for it to be there, or to be gone")
+    if change is Change.ATTACH:
+        _refuse_attaching(status, listed)
+    if change is Change.DETACH and listed.state is InstanceState.DETACHED:
+        raise ControlError(f"{instance} is detached already; `autoscaler attach {instance}` takes it back")
+    return status.group
+
+
+def _refuse_attaching(status: GroupStatus, listed: InstanceStatus) -> None:
+    if listed.state is not InstanceState.DETACHED:
+        raise ControlError(f"{listed.instance} is not detached: it is {listed.state.value} in group {status.group}")
+    owned = sum(each.state is not InstanceState.DETACHED for each in status.instances)
+    if status.size is not None and owned >= status.size.max:
+        raise ControlError(
+            f"group {status.group} has {owned} of at most {status.size.max} instances; "
+            "raise size.max in its policy, or scale it in, before taking another"
+        )
 
 
 def wanted_traffic(finished: Finished) -> dict[str, Wanted | None]:

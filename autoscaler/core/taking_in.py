@@ -71,11 +71,11 @@ def _of_instance(
             known = replace(known, detached=True, draining=None, draining_since=None, drained=False)
         case Change.ATTACH if known.detached:
             owned = sum(life.state is not InstanceState.DETACHED for life in group.lives.values())
-            if owned >= policy.size.max:
+            if policy.hosts and owned >= policy.size.max:
                 refusal = because(ReasonCode.ATTACH_REFUSED_BY_MAX, instance=name, owned=owned, max=policy.size.max)
                 return group, (refusal,)
             # One more than before: that it came back is no reason for another to leave at once.
-            admitted = None if admitted is None else min(admitted + 1, policy.size.max)
+            admitted = None if admitted is None else min(admitted + 1, max(policy.size.max, admitted))
             known = replace(known, detached=False)
     return replace(group, admitted=admitted, instances={**group.instances, name: known}), ()
 

@@ -10,6 +10,9 @@ from autoscaler.core.observation import HostSample
 from autoscaler.core.snapshot import Durations, GroupStatus, GroupTotals, HostStatus, Snapshot
 from autoscaler.core.transition import InstanceState
 
+_STATES = tuple(state for state in InstanceState if state is not InstanceState.REMOVED)
+"""Every state an instance can be found in."""
+
 Sample = tuple[tuple[str, ...], float | Durations | None]
 """The values of a family's labels, and the figure; None where there is none to tell."""
 
@@ -66,7 +69,7 @@ def _pressure(snapshot: Snapshot) -> Iterator[Sample]:
 
 def _instances_by_state(snapshot: Snapshot) -> Iterator[Sample]:
     for status in snapshot.groups:
-        for state in InstanceState:
+        for state in _STATES:
             yield (status.group, state.value), sum(instance.state is state for instance in status.instances)
 
 
@@ -136,6 +139,16 @@ FAMILIES: tuple[Family, ...] = (
         _group(lambda status: status.paused),
     ),
     Family(
+        "autoscaler_group_breaker_open", "gauge", ("group",),
+        "1 while launches are stopped after too many had failed, until an operator resets the group.",
+        _group(lambda status: status.breaker_open),
+    ),
+    Family(
+        "autoscaler_group_replacement_stopped", "gauge", ("group",),
+        "1 while so many instances are unhealthy that none is replaced.",
+        _group(lambda status: status.replacement_stopped),
+    ),
+    Family(
         "autoscaler_group_instances", "gauge", ("group", "state"),
         "Owned instances and clones in flight, by where they are in their life.",
         _instances_by_state,
@@ -184,6 +197,21 @@ FAMILIES: tuple[Family, ...] = (
         "autoscaler_removal_duration_seconds", "histogram", ("group",),
         "From the decision to remove until nothing of the instance was left.",
         _durations(lambda totals: totals.removals),
+    ),
+    Family(
+        "autoscaler_instance_transitions_total", "counter", ("group", "to"),
+        "Instances that came into this state.",
+        _counts(lambda totals: totals.transitions, (state.value for state in InstanceState)),
+    ),
+    Family(
+        "autoscaler_image_launch_p50_seconds", "gauge", ("image",),
+        "Half of the last launches of an image took no longer than this from clone to ready.",
+        lambda snapshot: (((image.image,), image.p50_seconds) for image in snapshot.images),
+    ),
+    Family(
+        "autoscaler_image_launch_p95_seconds", "gauge", ("image",),
+        "95 % of the last launches of an image took no longer than this from clone to ready.",
+        lambda snapshot: (((image.image,), image.p95_seconds) for image in snapshot.images),
     ),
     Family(
         "autoscaler_ticks_total", "counter", (),

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 import structlog
 
+from autoscaler.core.transition import Transition
 from autoscaler.external.http import ExchangeError, exchange
 
 log = structlog.get_logger(__name__)
@@ -78,6 +79,19 @@ def sign(secret: bytes, body: bytes) -> str:
 def body_of(delivery: str, event: Event) -> bytes:
     """Render what is sent."""
     return json.dumps({"id": delivery, "event": event.name, **event.payload}, separators=(",", ":")).encode()
+
+
+def of_transition(transition: Transition) -> Event:
+    """Make an event of what happened to an instance, named after its reason."""
+    payload: dict[str, object] = {
+        "group": transition.group,
+        "instance": transition.instance,
+        "host": transition.host,
+        "before": transition.before,
+        "after": transition.after,
+        "at": transition.at,
+    }
+    return Event(transition.reason.value, payload)
 
 
 class Webhooks:

@@ -64,6 +64,8 @@ def _parse(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
         address = ipaddress.ip_address(text)
     except ValueError:
         return None
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
     special = address.is_loopback or address.is_link_local or address.is_multicast or address.is_unspecified
     return None if special or address.is_reserved else address
 

@@ -47,7 +47,18 @@ def ownership_of(domain: libvirt.virDomain) -> Ownership | None:
 
 
 def _domain(domain: libvirt.virDomain, host: str) -> Domain:
-    state = _STATES.get(domain.state()[0], DomainState.UNDEFINED)
+    number, reason = domain.state()
+    state = _STATES.get(number, DomainState.UNDEFINED)
     ownership = ownership_of(domain)
     saved = ownership is not None and state is DomainState.SHUTOFF and bool(domain.hasManagedSaveImage())
-    return Domain(host, domain.UUIDString(), domain.name(), state, ownership, saved=saved)
+    return Domain(
+        host,
+        domain.UUIDString(),
+        domain.name(),
+        state,
+        ownership,
+        saved=saved,
+        io_error=(number, reason) == (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_IOERROR),
+        crashed=state is DomainState.CRASHED
+        or (number, reason) == (libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_CRASHED),
+    )

@@ -118,23 +118,21 @@ class LaunchSection(Section):
 class HookSection(Section):
     """One thing to be done before an instance leaves."""
 
-    type: Annotated[HookKind, BeforeValidator(choice(HookKind))]
     run: Annotated[list[str] | None, BeforeValidator(read_argv)] = None
     url: Annotated[str | None, BeforeValidator(read_url)] = None
     deadline: Annotated[Duration, seconds(1, HOUR)] = duration(_HOOK.deadline_seconds)
+    # It comes last, so that it can be held against the others: a key that is left out is not looked at.
+    type: Annotated[HookKind, BeforeValidator(choice(HookKind))]
 
-    @field_validator("deadline")
+    @field_validator("type")
     @classmethod
-    def _complete(cls, value: float, info: ValidationInfo) -> float:
-        """Check that it says what to do; the deadline comes last, so that everything else is known."""
-        kind = info.data.get("type")
+    def _complete(cls, kind: HookKind, info: ValidationInfo) -> HookKind:
         needed, other = ("url", "run") if kind is HookKind.WEBHOOK else ("run", "url")
-        if kind is not None and needed in info.data and other in info.data:
-            if info.data[needed] is None:
-                raise WrongValueError(f"a hook of type {kind} needs the key '{needed}'")
-            if info.data[other] is not None:
-                raise WrongValueError(f"a hook of type {kind} takes no '{other}'")
-        return value
+        if info.data.get(needed, "wrong") is None:
+            raise WrongValueError(f"a hook of type {kind} needs the key '{needed}'")
+        if info.data.get(other) is not None:
+            raise WrongValueError(f"a hook of type {kind} takes no '{other}'")
+        return kind
 
 
 class DrainSection(Section):

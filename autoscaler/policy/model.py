@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 from autoscaler.core.policy import (
+    USER_NETWORK,
     Accelerator,
     Across,
     Behavior,
@@ -86,6 +87,7 @@ MEASURED_INSIDE = frozenset({"guest.cpu"})
 
 _MIB = 1024**2
 _DEFAULT = Policy(group="", image=Image("", ""), size=Size(0, 0))
+_UNREACHABLE = "nobody can reach a guest with user-mode networking; give machine.network a libvirt network"
 _TRACKING = TargetTracking(metric="", target=1.0)
 
 
@@ -217,10 +219,24 @@ class PolicyFile(Section):
             raise WrongValueError("a group runs on one host for now; remove the others", ("hosts", 1))
         return value
 
+    @field_validator("ready")
+    @classmethod
+    def _can_be_asked(cls, value: ReadySection, info: ValidationInfo) -> ReadySection:
+        machine: MachineSection | None = info.data.get("machine")
+        gates = {"tcp": value.tcp, "http": value.http}
+        if machine is not None and machine.network == USER_NETWORK:
+            errors = [WrongValueError(_UNREACHABLE, ("ready", key)) for key, asked in gates.items() if asked is not None]
+            if errors:
+                raise BrokenRulesError(errors)
+        return value
+
     @field_validator("traffic")
     @classmethod
-    def _leaves_enough(cls, value: TrafficSection | None, info: ValidationInfo) -> TrafficSection | None:
-        size = info.data.get("size")
+    def _can_be_served(cls, value: TrafficSection | None, info: ValidationInfo) -> TrafficSection | None:
+        size: SizeSection | None = info.data.get("size")
+        machine: MachineSection | None = info.data.get("machine")
+        if value is not None and machine is not None and machine.network == USER_NETWORK:
+            raise WrongValueError(_UNREACHABLE)
         if value is not None and size is not None:
             fits_size(value, Size(size.min, size.max))
         return value

@@ -77,6 +77,7 @@ class SimulatedHost:
         self.ran: list[tuple[str, tuple[str, ...]]] = []
         """The commands that were run in guests, oldest first."""
         self._addressed_groups: frozenset[str] = frozenset()
+        self.silent: set[str] = set()
         self._machines: dict[str, _Machine] = {}
         self._accounted_at = clock.now()
         self._boots = 1
@@ -111,6 +112,19 @@ class SimulatedHost:
         """Do to an instance what an operator or a crash would."""
         self._account()
         self._machines[instance].domain = replace(self._machines[instance].domain, state=state)
+
+    def change(self, instance: str, **changes: object) -> None:
+        """Change what is listed of an instance: its name, or an I/O error that paused it."""
+        self._account()
+        self._machines[instance].domain = replace(self._machines[instance].domain, **changes)  # type: ignore[arg-type]
+
+    def forget(self, instance: str) -> None:
+        """Undefine an instance as an operator would: its volume stays."""
+        del self._machines[instance]
+
+    def silence(self, instance: str, *, silent: bool = True) -> None:
+        """Let an instance's agent say nothing."""
+        (self.silent.add if silent else self.silent.discard)(instance)
 
     def inventory(self) -> HostInventory:
         """List all domains."""
@@ -253,11 +267,16 @@ class SimulatedHost:
         )
 
     def _as_listed(self, machine: _Machine) -> Domain:
-        ours = self._ours(machine.domain.name) is not None and machine.domain.state is DomainState.RUNNING
-        answers = self._booted(machine, self._clock.now()) if ours else None
-        owner = machine.domain.ownership
-        addressed = answers and owner is not None and owner.group in self._addressed_groups
-        return replace(machine.domain, answers=answers, addresses=(_address(machine),) if addressed else ())
+        ownership = machine.domain.ownership
+        ours = ownership is not None and ownership.controller == self._controller
+        if not ours or machine.domain.state is not DomainState.RUNNING:
+            return replace(machine.domain, answers=None)
+        assert ownership is not None
+        answers = self._booted(machine, self._clock.now()) and ownership.instance not in self.silent
+        addresses = machine.domain.addresses
+        if answers and ownership.group in self._addressed_groups:
+            addresses = addresses or (_address(machine),)
+        return replace(machine.domain, answers=answers, addresses=addresses)
 
     def _account(self) -> None:
         """Bring shutdowns and CPU time up to now."""

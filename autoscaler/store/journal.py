@@ -32,6 +32,7 @@ from autoscaler.store.ticks import (
     insert_intent,
     insert_tick,
     note_change,
+    note_transition,
     replace_memory,
     roll_up,
 )
@@ -123,7 +124,7 @@ class Journal:
         with self._database.reading("read what is pending") as connection:
             intents = connection.execute(_PENDING_INTENTS).fetchall()
             requests = connection.execute(
-                'SELECT id, at, "by", "group", change, count, for_seconds FROM requests '
+                'SELECT id, at, "by", "group", change, count, for_seconds, instance FROM requests '
                 "WHERE consumed_at IS NULL ORDER BY id"
             ).fetchall()
         in_flight, outcomes = [], []
@@ -165,6 +166,8 @@ class Journal:
             for decision in record.decisions:
                 note_change(connection, decision)
                 roll_up(connection, decision)
+            for transition in record.transitions:
+                note_transition(connection, transition)
             return tuple(insert_intent(connection, tick.at, action) for action in actions)
 
     def _checkpoint(self, connection: sqlite3.Connection) -> bytes | None:
@@ -188,15 +191,17 @@ class Journal:
         change: Change,
         count: int | None = None,
         for_seconds: float | None = None,
+        instance: str | None = None,
     ) -> Request:
         """Keep an operator's request until a tick has taken it."""
         with self._database.writing("keep a request") as connection:
             id_ = connection.execute(
-                'INSERT INTO requests (at, "by", "group", change, count, for_seconds) VALUES (?, ?, ?, ?, ?, ?)',
-                (at, by, group, change.value, count, for_seconds),
+                'INSERT INTO requests (at, "by", "group", change, count, for_seconds, instance) '
+                "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (at, by, group, change.value, count, for_seconds, instance),
             ).lastrowid
         assert id_ is not None
-        return Request(id_, at, by, group, change, count, for_seconds)
+        return Request(id_, at, by, group, change, count, for_seconds, instance)
 
     # The executor.
 
@@ -444,6 +449,6 @@ def _max_id(connection: sqlite3.Connection, query: str) -> int:
     return int(connection.execute(query).fetchone()[0] or 0)
 
 
-def _request(row: tuple[int, float, str, str, str, int | None, float | None]) -> Request:
-    id_, at, by, group, change, count, for_seconds = row
-    return Request(id_, at, by, group, Change(change), count, for_seconds)
+def _request(row: tuple[int, float, str, str, str, int | None, float | None, str | None]) -> Request:
+    id_, at, by, group, change, count, for_seconds, instance = row
+    return Request(id_, at, by, group, Change(change), count, for_seconds, instance)

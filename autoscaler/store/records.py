@@ -8,6 +8,7 @@ from autoscaler.core.decision import Decision
 from autoscaler.core.memory import Memory
 from autoscaler.core.observation import Observation, Request
 from autoscaler.core.policy import Policy
+from autoscaler.core.transition import Transition
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,8 @@ class TickRecord:
     """What the step left, for the next tick."""
     duration_seconds: float = 0.0
     """From the tick's begin to this commit."""
+    transitions: tuple[Transition, ...] = ()
+    """What happened to instances, for the events."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,7 +97,9 @@ _VERSION_1 = (
     """CREATE INDEX rollups_minute ON rollups (minute)""",
 )
 
-MIGRATIONS = (_VERSION_1,)
+_VERSION_2 = ("""ALTER TABLE requests ADD COLUMN instance TEXT""",)
+
+MIGRATIONS = (_VERSION_1, _VERSION_2)
 """The statements that lead from `user_version` n to n + 1."""
 
 VERSION = len(MIGRATIONS)

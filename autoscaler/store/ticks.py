@@ -10,7 +10,11 @@ from autoscaler.core.action import Action, Intent, IntentState
 from autoscaler.core.decision import Decision
 from autoscaler.core.observation import Observation
 from autoscaler.core.policy import Policy
+from autoscaler.core.transition import Transition
 from autoscaler.store.records import TickRecord
+
+INSTANCE_EVENT = "instance"
+"""The kind of the events that tell the transitions of instances."""
 
 _MINUTE_SECONDS = 60
 
@@ -109,6 +113,20 @@ def note_change(connection: sqlite3.Connection, decision: Decision) -> None:
             result,
             canonical(decision),
         ),
+    )
+
+
+def note_transition(connection: sqlite3.Connection, transition: Transition) -> None:
+    """Keep what happened to an instance as an event."""
+    detail: dict[str, str | int | float] = {
+        "host": transition.host,
+        "before": transition.before.value if transition.before is not None else "",
+        "after": transition.after.value,
+        "reason": transition.reason.value,
+    }
+    connection.execute(
+        'INSERT INTO events (at, kind, "group", instance, detail) VALUES (?, ?, ?, ?, ?)',
+        (float(transition.at), INSTANCE_EVENT, transition.group, transition.instance, canonical(detail)),
     )
 
 

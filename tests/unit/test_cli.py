@@ -69,6 +69,9 @@ class Desk:
             raise ControlError(f"no policy for group {group}; groups with a policy: web")
         return Request(1, NOW, by, group, change, count, for_seconds)
 
+    def change_instance(self, by: str, instance: str, change: Change, for_seconds: float | None) -> Request:
+        return Request(1, NOW, by, "web", change, None, for_seconds, instance)
+
     def explain(self, group: str, at: float | None) -> Decision:
         self.asked_at = at
         return SCALING_OUT
@@ -203,6 +206,16 @@ def test_json_is_the_daemons_answer(run: Run) -> None:
         ("scale web auto", "web follows its policy again\n"),
         ("pause web", "web is paused: nothing is done for it until `autoscaler resume web`\n"),
         ("resume web", "web is acted for again\n"),
+        (
+            "protect web-1",
+            "web-1 is not removed until 2023-11-15 00:13:20 (for 1 h); `autoscaler unprotect web-1` ends it sooner\n",
+        ),
+        ("protect web-1 --for 2d", "web-1 is not removed until 2023-11-16 23:13:20 (for 2 d)"),
+        ("unprotect web-1", "web-1 may be removed again\n"),
+        ("detach web-1", "web-1 is detached: neither counted, measured nor removed until `autoscaler attach web-1`\n"),
+        ("attach web-1", "web-1 belongs to its group again\n"),
+        ("reset web", "launches of web are tried again\n"),
+        ("group delete web --yes", "the instances of web are being removed\n"),
         ("reload", "policies read again at 23:13:20\n"),
     ],
 )
@@ -210,6 +223,17 @@ def test_changes_are_confirmed(run: Run, command: str, sentence: str) -> None:
     result = run(*command.split())
     assert (result.exit_code, result.stderr) == (0, "")
     assert result.stdout.startswith(sentence)
+
+
+@pytest.mark.usefixtures("daemon")
+def test_a_group_is_deleted_only_when_that_is_confirmed(config: Path) -> None:
+    runner = CliRunner(env={"AUTOSCALER_CONFIG": str(config)})
+    asked = "Remove 4 instances of web and their disks? [y/N]: "
+    result = runner.invoke(main, ["group", "delete", "web"], input="n\n")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith(asked)
+    result = runner.invoke(main, ["group", "delete", "web"], input="y\n")
+    assert (result.exit_code, result.stdout) == (0, "the instances of web are being removed\n")
 
 
 @pytest.mark.usefixtures("daemon")
@@ -223,7 +247,20 @@ def test_a_refusal_is_one_message_and_exit_1(run: Run, desk: Desk) -> None:
     assert result.stderr == "web.yaml:3:1: unknown key\nreload refused: the earlier policies run on\n"
 
 
-@pytest.mark.parametrize("command", ["status", "explain web", "scale web 1", "pause web", "resume web", "reload"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "status",
+        "explain web",
+        "scale web 1",
+        "pause web",
+        "resume web",
+        "reload",
+        "protect web-1",
+        "reset web",
+        "group delete web",
+    ],
+)
 def test_without_a_daemon_it_is_exit_3(run: Run, command: str) -> None:
     result = run(*command.split())
     assert (result.exit_code, result.stdout) == (3, "")

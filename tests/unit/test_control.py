@@ -48,6 +48,12 @@ class Desk:
         self.noted.append(Request(len(self.noted) + 1, NOW, by, group, change, count, for_seconds))
         return self.noted[-1]
 
+    def change_instance(self, by: str, instance: str, change: Change, for_seconds: float | None) -> Request:
+        if instance != "web-1":
+            raise ControlError(f"there is no instance {instance}")
+        self.noted.append(Request(len(self.noted) + 1, NOW, by, "web", change, None, for_seconds, instance))
+        return self.noted[-1]
+
     def explain(self, group: str, at: float | None) -> Decision:
         self.asked_at = at
         return SCALING_OUT
@@ -114,6 +120,35 @@ def test_changes_reach_the_daemon_with_the_callers_name(path: Path, desk: Desk) 
     ]
     name = pwd.getpwuid(os.getuid()).pw_name
     assert {note.by for note in desk.noted} == {f"{name} (uid {os.getuid()}, pid {os.getpid()})"}
+
+
+@pytest.mark.usefixtures("server")
+def test_changes_of_instances_and_groups_reach_the_daemon(path: Path, desk: Desk) -> None:
+    request(path, "protect", instance="web-1", for_seconds=60)
+    request(path, "protect", instance="web-1")
+    for command in ("unprotect", "detach", "attach"):
+        request(path, command, instance="web-1")
+    for command in ("reset", "delete"):
+        request(path, command, group="web")
+    asked = [(note.change, note.instance, note.for_seconds) for note in desk.noted]
+    assert asked == [
+        (Change.PROTECT, "web-1", 60.0),
+        (Change.PROTECT, "web-1", 3600.0),
+        (Change.UNPROTECT, "web-1", None),
+        (Change.DETACH, "web-1", None),
+        (Change.ATTACH, "web-1", None),
+        (Change.RESET, None, None),
+        (Change.DELETE, None, None),
+    ]
+    with capture_logs() as logs:
+        with pytest.raises(ControlError, match="no instance web-9"):
+            request(path, "detach", instance="web-9")
+        with pytest.raises(ControlError, match='detach: "instance" must be the name of an instance, not nothing'):
+            request(path, "detach")
+    assert [(log["command"], log.get("instance"), log["result"]) for log in logs] == [
+        ("detach", "web-9", "refused"),
+        ("detach", None, "refused"),
+    ]
 
 
 @pytest.mark.usefixtures("server")

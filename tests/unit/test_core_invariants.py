@@ -6,12 +6,27 @@ from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from autoscaler.core.action import Clone, Remove, Start
+from autoscaler.core.action import Clone, Drain, InFlight, Intent, IntentState, Remove, Start
 from autoscaler.core.behavior import STARVED_STEAL
 from autoscaler.core.decision import Decision, ReasonCode
 from autoscaler.core.memory import Memory
-from autoscaler.core.observation import Change, DomainState, Observation, Unknown
-from autoscaler.core.policy import Behavior, DirectionLimits, Image, Policy, Ready, Size, TargetTracking
+from autoscaler.core.observation import Change, DomainState, Observation, Probe, Unknown
+from autoscaler.core.policy import (
+    Behavior,
+    DirectionLimits,
+    Health,
+    Hook,
+    HookKind,
+    Image,
+    Launch,
+    Policy,
+    Ready,
+    Removal,
+    RemovalOrder,
+    Size,
+    TargetTracking,
+)
+from autoscaler.core.policy import Drain as DrainPolicy
 from autoscaler.core.step import StepResult, group_instances
 from autoscaler.core.transition import InstanceState
 from autoscaler.core.windows import is_full
@@ -19,14 +34,19 @@ from tests.support.plant import Plant
 
 limits = st.builds(DirectionLimits, st.sampled_from([0.0, 15.0, 60.0]), st.sampled_from([0.0, 20.0, 60.0]))
 policies = st.builds(
-    lambda low, extra, target, over, tolerance, out, into, warm_up, agent: Policy(
+    lambda low, extra, target, over, tolerance, out, into, warm_up, agent, drain, removal, probed: Policy(
         group="web",
         image=Image("default", "golden.qcow2"),
         size=Size(low, low + extra),
         scaling=(TargetTracking("guest.cpu", target, over_seconds=over),),
         behavior=Behavior(tolerance, out, into),
         warm_up_seconds=warm_up,
-        ready=Ready(agent=agent, timeout_seconds=40.0),
+        warm_up_auto=warm_up == 0.0,
+        ready=Ready(agent=agent, tcp_port=80 if probed else None, timeout_seconds=40.0),
+        health=Health(agent_silent_seconds=30.0),
+        launch=Launch(breaker=4, budget=40),
+        drain=drain,
+        removal=removal,
     ),
     low=st.integers(1, 3),
     extra=st.integers(0, 5),
@@ -37,6 +57,16 @@ policies = st.builds(
     into=limits,
     warm_up=st.sampled_from([0.0, 15.0]),
     agent=st.booleans(),
+    drain=st.builds(
+        DrainPolicy,
+        idle=st.sampled_from([None, 0.1]),
+        wait_seconds=st.just(60.0),
+        hooks=st.sampled_from([(), (Hook(HookKind.COMMAND, ("leave",)),)]),
+    ),
+    removal=st.builds(
+        Removal, st.sampled_from(RemovalOrder), st.sampled_from([0.0, 60.0]), st.sampled_from([None, 200.0])
+    ),
+    probed=st.booleans(),
 )
 
 EXPLICIT = frozenset({ReasonCode.HELD_BY_OPERATOR, ReasonCode.LOWERED_TO_MAX})
@@ -51,6 +81,7 @@ class Group(RuleBasedStateMachine):
         self.plant = Plant(policy)
         self.before: Memory | None = None
         self.result: StepResult | None = None
+        self.told: dict[str, InstanceState] = {}
 
     def _tick(self) -> None:
         self.before = self.plant.memory
@@ -103,7 +134,34 @@ class Group(RuleBasedStateMachine):
     def reboot_host(self, saving: bool) -> None:
         self.plant.host.reboot(saving=saving)
 
-    @rule(change=st.sampled_from([Change.AUTO, Change.PAUSE, Change.RESUME]))
+    @rule(data=st.data(), change=st.sampled_from([Change.PROTECT, Change.UNPROTECT, Change.DETACH, Change.ATTACH]))
+    def ask_of_instance(self, data: st.DataObject, change: Change) -> None:
+        instances = sorted(self.plant.host._machines)
+        if instances:
+            self.plant.ask(change, for_seconds=120.0, instance=data.draw(st.sampled_from(instances)))
+
+    @rule(data=st.data(), passed=st.booleans())
+    def probe(self, data: st.DataObject, passed: bool) -> None:
+        at = self.plant.clock.at
+        for name in sorted(self.plant.host._machines):
+            self.plant.probes.setdefault(name, Probe(passed=True, at=at))
+        if self.plant.probes:
+            name = data.draw(st.sampled_from(sorted(self.plant.probes)))
+            self.plant.probes[name] = Probe(passed, at, 0 if passed else 3)
+
+    @rule(data=st.data(), silent=st.booleans())
+    def silence(self, data: st.DataObject, silent: bool) -> None:
+        instances = sorted(self.plant.host._machines)
+        if instances:
+            self.plant.host.silence(data.draw(st.sampled_from(instances)), silent=silent)
+
+    @rule(data=st.data())
+    def undefine(self, data: st.DataObject) -> None:
+        instances = sorted(self.plant.host._machines)
+        if instances:
+            self.plant.host.forget(data.draw(st.sampled_from(instances)))
+
+    @rule(change=st.sampled_from([Change.AUTO, Change.PAUSE, Change.RESUME, Change.RESET]))
     def ask(self, change: Change) -> None:
         self.plant.ask(change)
 
@@ -124,14 +182,50 @@ class Group(RuleBasedStateMachine):
         self._bounds_hold(observation, decision)
         self._nothing_blind(observation, decision)
         self._scale_in_is_earned(observation, decision)
+        self._operators_are_heard()
+        self._lives_are_told(observation)
+
+    def _operators_are_heard(self) -> None:
+        """What is protected or detached is not removed, whatever it comes to."""
+        assert self.result is not None
+        at = self.plant.clock.at
+        known = self.result.memory.groups["web"].instances
+        for action in self.result.actions:
+            memory = known.get(action.instance)
+            if not isinstance(action, Remove | Drain) or memory is None:
+                continue
+            assert not memory.detached
+            assert memory.protected_until is None or memory.protected_until <= at
+        if self.result.memory.groups["web"].tripped_at is not None:
+            assert not any(isinstance(action, Clone) for action in self.result.actions)
+        assert len(self.result.memory.groups["web"].launched) <= 40
+
+    def _lives_are_told(self, observation: Observation) -> None:
+        """Each life goes on where the tick before left it, and is in the state that its instance is in."""
+        assert self.result is not None
+        after = self.result.memory.groups["web"].lives
+        for transition in self.result.transitions:
+            assert self.told.get(transition.instance) is transition.before
+            if transition.after is InstanceState.REMOVED:
+                del self.told[transition.instance]
+            else:
+                self.told[transition.instance] = transition.after
+        assert {name: life.state for name, life in after.items()} == self.told
+        if not isinstance(observation.inventory["local"], Unknown):
+            begun = tuple(InFlight(Intent(0, 0.0, action), IntentState.OPEN) for action in self.result.actions)
+            planned = replace(observation, in_flight=observation.in_flight + begun)
+            listed = group_instances(self.plant.policy, planned, self.result.memory)
+            assert {i.id: i.state for i in listed} == self.told
 
     def _bounds_hold(self, observation: Observation, decision: Decision) -> None:
         assert self.result is not None
         clones = [action for action in self.result.actions if isinstance(action, Clone)]
-        owned = self.plant.owned()
+        there = self.plant.owned()
+        memory = self.result.memory.groups["web"].instances
+        owned = {name for name in there if name not in memory or not memory[name].detached}
         if clones:
             assert len(owned) + len(clones) <= self.plant.policy.size.max
-        assert len({clone.instance for clone in clones} - owned) == len(clones)
+        assert len({clone.instance for clone in clones} - there) == len(clones)
         removed = [action.instance for action in self.result.actions if isinstance(action, Remove)]
         under_way = {flight.intent.action.instance for flight in observation.in_flight}
         assert len(set(removed)) == len(removed)

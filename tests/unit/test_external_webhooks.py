@@ -3,16 +3,19 @@
 import hashlib
 import hmac
 import json
+import re
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
 
-from autoscaler.external.webhooks import Event, Patience, Receiver, Webhooks, sign
+from autoscaler.core.transition import InstanceState, Transition, TransitionReason
+from autoscaler.external.webhooks import Event, Patience, Receiver, Webhooks, body_of, of_transition, sign
 from tests.support.polling import wait_until
 from tests.support.receiver import read_request, refusing, serving, silent
 
@@ -150,3 +153,29 @@ def test_nothing_is_sent_after_closing() -> None:
 
 def test_a_receiver_shows_neither_its_secret_nor_its_address() -> None:
     assert repr(Receiver("https://chat/T0KEN", b"hunter2")) == "Receiver(events=frozenset())"
+
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "webhooks.md"
+
+
+def test_the_document_tells_what_is_sent_and_how_to_check_it() -> None:
+    text = DOCUMENT.read_text()
+    transition = Transition(
+        "web", "web-1a2b3c", "local", InstanceState.BOOTING, InstanceState.READY, 1700000000.0,
+        TransitionReason.BECAME_READY,
+    )  # fmt: skip
+    body = body_of("7f0c9a52-4c1e-4c6b-9d38-0f5c8a2f6b11", of_transition(transition))
+    (shown,) = re.findall(r"```json\n(.*)\n```", text)
+    assert shown == body.decode()
+    (signature,) = re.findall(r"X-Autoscaler-Signature: (.*)", text)
+    (program,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    names: dict[str, Callable[[bytes, bytes, str], bool]] = {}
+    exec(program, names)
+    assert names["is_genuine"](b"a secret for the example", body, signature)
+    assert not names["is_genuine"](b"another", body, signature)
+    assert not names["is_genuine"](b"a secret for the example", body + b" ", signature)
+
+
+def test_the_document_names_every_event() -> None:
+    (paragraph,) = re.findall(r"The events are: (.*?)\.\n\n", DOCUMENT.read_text(), re.DOTALL)
+    assert re.findall(r"`(.*?)`", paragraph) == [reason.value for reason in TransitionReason]

@@ -14,7 +14,7 @@ from autoscaler.core.action import Clone
 from autoscaler.core.errors import HypervisorError, HypervisorErrorKind
 from autoscaler.core.observation import Ownership
 from autoscaler.core.policy import Image, Machine
-from autoscaler.hypervisor import is_local
+from autoscaler.hypervisor import addresses, is_local
 from autoscaler.hypervisor.accelerator import parse_capabilities
 from autoscaler.hypervisor.calls import Calls
 from autoscaler.hypervisor.counters import counters
@@ -208,3 +208,36 @@ except HypervisorError as error:
 """
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=20, check=True)
     assert ended.stdout == "deadline\n"
+
+
+@pytest.mark.parametrize(
+    ("known", "kept"),
+    [
+        ((), ()),
+        (("192.168.122.7", "192.168.122.7"), ("192.168.122.7",)),
+        (("fd00::7", "10.0.2.15", "2001:db8::1"), ("10.0.2.15", "fd00::7", "2001:db8::1")),
+        (("127.0.0.1", "::1", "169.254.1.1", "fe80::1", "fe80::1%eth0", "0.0.0.0", "::"), ()),
+        (("224.0.0.1", "ff02::1", "255.255.255.255", "240.0.0.1"), ()),
+        (("::ffff:127.0.0.1", "::ffff:169.254.1.1"), ()),
+        (("nonsense", "", "1.2.3", "10.0.0.1/24"), ()),
+        (tuple(f"10.0.0.{n}" for n in range(1, 100)), tuple(f"10.0.0.{n}" for n in range(1, 17))),
+    ],
+)
+def test_addresses_that_may_reach_a_guest(known: tuple[str, ...], kept: tuple[str, ...]) -> None:
+    assert addresses.usable(known) == kept
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        ('{"return": [{"name": "lo"}, {"ip-addresses": [{"ip-address": "10.0.2.15", "prefix": 24}]}]}', ["10.0.2.15"]),
+        ('{"return": [{"ip-addresses": [{"prefix": 24}]}]}', []),
+        ('{"return": [{"ip-addresses": 7}]}', []),
+        ('{"return": ["x"]}', []),
+        ('{"return": null}', []),
+        ("[]", []),
+        ("{", []),
+    ],
+)
+def test_addresses_as_an_agent_tells_them(answer: str, told: list[str]) -> None:
+    assert addresses.of_agent(answer) == told

@@ -103,6 +103,25 @@ POLICIES: dict[str, str] = {
     "text for a section": but("{deadline: 60s}", "60s"),
     "a list for a section": but("{deadline: 60s}", "[60s]"),
     "a section for a list": but("- {type", "{type"),
+    # The life of an instance
+    "a gate without its port": but("{agent: true, timeout: 5m}", "{tcp: , timeout: 5m}"),
+    "a port that is none": but("{agent: true, timeout: 5m}", "{tcp: 70000, timeout: 5m}"),
+    "a path without a slash": but("{agent: true, timeout: 5m}", "{http: {path: healthz}}"),
+    "a status that is none": but("{agent: true, timeout: 5m}", "{http: {status: 99}}"),
+    "a share above all": GOOD + "health: {max_unhealthy: 101%}\n",
+    "no failure at all": GOOD + "health: {probe_failures: 0}\n",
+    "a budget of nothing": GOOD + "launch: {budget: 0, breaker: -1}\n",
+    "a budget as text": GOOD + "launch: {budget: much}\n",
+    "a hook of an unknown kind": but("{deadline: 60s}", "{hooks: [{type: shell, run: [true]}]}"),
+    "a hook as one text": but("{deadline: 60s}", '{hooks: [{type: command, run: "leave now"}]}'),
+    "a hook without its command": but("{deadline: 60s}", "{hooks: [{type: command}]}"),
+    "a command with a URL": but("{deadline: 60s}", '{hooks: [{type: agent, run: [leave], url: "http://x"}]}'),
+    "a webhook without a URL": but("{deadline: 60s}", "{hooks: [{type: webhook}]}"),
+    "a webhook to nowhere": but("{deadline: 60s}", "{hooks: [{type: webhook, url: lb.example}]}"),
+    "an order that is none": GOOD + "removal: {order: random}\n",
+    "a life shorter than its minimum": GOOD + "removal: {min_lifetime: 2h, max_lifetime: 1h}\n",
+    "a life that is no duration": GOOD + "removal: {max_lifetime: always}\n",
+    "a warm-up that is none": but("warm_up: 60s", "warm_up: automatic"),
     "text in a list of sections": but("  - {type", "  - guest.cpu\n  - {type"),
     # Version, group, mode
     "version from the future": but("version: 1", "version: 2"),
@@ -187,6 +206,9 @@ POLICIES: dict[str, str] = {
     "agent is a number": but("agent: true", "agent: 1"),
     "agent is a word": but("agent: true", "agent: maybe"),
     "ready timeout zero": but("timeout: 5m", "timeout: 0s"),
+    "probes of user-mode networking": but(
+        "agent: true, timeout", "tcp: 22, http: {port: 80}, timeout", but("network: default", "network: user")
+    ),
     "drain deadline too long": but("deadline: 60s", "deadline: 99999h"),
     "everything at once": "version: 3\ngroup: 7\nhots: [x]\nimage: {pool: 1}\nsize: {min: 4, max: 2}\nwarm_up: 60\n",
 }

@@ -1,7 +1,9 @@
 """From file to core policy and back."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, get_args, get_origin
 
 import pytest
 import yaml
@@ -38,6 +40,15 @@ from autoscaler.policy.validate import validate
 from autoscaler.policy.values import read_duration, read_share, read_size, write_duration, write_share, write_size
 from autoscaler.policy.yaml_reader import read
 from tests.unit.test_policy_errors import GOOD, but
+
+SWITCHED_OFF = frozenset(
+    {
+        *(f"ready.{key}" for key in ("tcp", "http.port", "http.path", "http.status")),
+        "drain.idle",
+        *(f"drain.hooks[].{key}" for key in ("type", "run", "url", "deadline")),
+    }
+)
+"""Keys that switch something on by being there."""
 
 ROOT = Path(__file__).parent.parent.parent
 MINIMAL = "version: 1\ngroup: web\nimage: {pool: default, volume: golden.qcow2}\nsize: {min: 2, max: 4}\n"
@@ -219,7 +230,41 @@ def test_what_is_shown_loads_back(policy: Policy) -> None:
 
 def test_show_writes_every_key() -> None:
     shown = yaml.safe_load(show(parse(GOOD)))
-    assert set(_leaves(shown)) == set(_documented("## Keys"))
+    assert set(_leaves(shown)) - {"drain.hooks"} == set(_documented("## Keys")) - SWITCHED_OFF
+
+
+EVERY_GATE_AND_HOOK = """\
+ready: {tcp: 80, http: {port: 8080, path: /healthz, status: 204}, address: true}
+drain:
+  idle: 5%
+  hooks:
+    - {type: command, run: [/usr/local/bin/leave, now]}
+    - {type: webhook, url: "https://lb.example/drain", deadline: 5s}
+    - {type: agent, run: [/sbin/leave]}
+"""
+
+
+def test_show_writes_what_is_switched_on() -> None:
+    policy = parse(MINIMAL + EVERY_GATE_AND_HOOK)
+    assert policy.ready == Ready(True, True, 80, HttpCheck(8080, "/healthz", 204))
+    assert policy.drain.hooks == (
+        Hook(HookKind.COMMAND, ("/usr/local/bin/leave", "now")),
+        Hook(HookKind.WEBHOOK, url="https://lb.example/drain", deadline_seconds=5.0),
+        Hook(HookKind.AGENT, ("/sbin/leave",)),
+    )
+    hooks = policy.drain.hooks
+    shown = {
+        leaf
+        for each in hooks
+        for leaf in _leaves(yaml.safe_load(show(replace(policy, drain=replace(policy.drain, hooks=(each,))))))
+    }
+    assert shown >= SWITCHED_OFF
+
+
+def test_the_warm_up_may_follow_the_launches() -> None:
+    policy = parse(MINIMAL + "warm_up: auto\n")
+    assert (policy.warm_up_auto, policy.warm_up_seconds) == (True, 60.0)
+    assert yaml.safe_load(show(policy))["warm_up"] == "auto"
 
 
 _FRAGMENTS = st.sampled_from(
@@ -343,7 +388,7 @@ def test_the_policies_that_come_along_are_right(path: Path) -> None:
 
 def test_the_example_shows_every_key() -> None:
     example = yaml.safe_load((ROOT / "policies" / "web.yaml").read_text())
-    assert set(_leaves(example)) == set(_documented("## Keys"))
+    assert set(_leaves(example)) - {"drain.hooks"} == set(_documented("## Keys")) - SWITCHED_OFF
 
 
 def _documented(heading: str) -> dict[str, str]:
@@ -363,6 +408,12 @@ def _leaves(data: object, path: str = "") -> list[str]:
     return [path]
 
 
+def _of_optional(part: dict[str, Any], whole: dict[str, object], path: str) -> dict[str, str]:
+    """Give the leaves of what is switched off by being left out."""
+    sections = [choice for choice in part.get("anyOf", ()) if "$ref" in choice]
+    return _defaults(sections[0], whole, path) if sections else {path: "none"}
+
+
 def _defaults(part: dict[str, object], whole: dict[str, object], path: str = "") -> dict[str, str]:
     """Give every leaf of a schema, with its default as the reference writes it."""
     reference = part.get("$ref")
@@ -379,6 +430,8 @@ def _defaults(part: dict[str, object], whole: dict[str, object], path: str = "")
         default = part.get("default")
         if isinstance(default, list):
             return {path: f"`[{', '.join(default)}]`"}
+        if default is None and "default" in part:
+            return _of_optional(part, whole, path)
         text = str(default).lower() if isinstance(default, bool) else str(default)
         return {path: f"`{text}`" if "default" in part else "required"}
     leaves: dict[str, str] = {}
@@ -398,4 +451,6 @@ def test_the_reference_tells_every_key_of_the_configuration() -> None:
         section = field.annotation
         inner = section.model_fields if isinstance(section, type) and issubclass(section, BaseModel) else None
         known |= {f"{name}.{below}" for below in inner} if inner else {name}
+        for listed in get_args(section) if get_origin(section) is list else ():
+            known |= {f"{name}[].{below}" for below in listed.model_fields}
     assert keys == known

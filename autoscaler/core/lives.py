@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from autoscaler.core.action import Clone, IntentState, Remove
 from autoscaler.core.decision import Reason, ReasonCode, because
@@ -56,6 +57,8 @@ def follow(
     for instance in instances:
         before = memory.lives.get(instance.id)
         life = _life(instance, before, memory.instances.get(instance.id), observation.at)
+        if before is not None and before.state is InstanceState.STOPPING and _stays(instance.id, life, observation):
+            life = replace(life, reason=TransitionReason.REMOVAL_FAILED)
         lives[instance.id] = life
         transition = _transition(group, instance.id, before, life, observation.at)
         if transition is not None:
@@ -70,6 +73,14 @@ def follow(
         elif name in memory.instances:
             lives[name] = before
     return lives, tuple(transitions)
+
+
+def _stays(name: str, life: Life, observation: Observation) -> bool:
+    """Whether an instance is there after all because its removal failed."""
+    return life.state is not InstanceState.STOPPING and any(
+        isinstance(outcome.intent.action, Remove) and outcome.intent.action.instance == name
+        for outcome in observation.outcomes
+    )
 
 
 def _life(instance: Instance, before: Life | None, known: InstanceMemory | None, at: float) -> Life:

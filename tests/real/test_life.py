@@ -1,5 +1,7 @@
 """What operators and accidents do to real instances, and what the daemon makes of it."""
 
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from autoscaler.core.transition import InstanceState, TransitionReason
 from autoscaler.store import Journal
 from tests.real.conftest import Pool
 from tests.support.daemon import DaemonProcess, domains, group_of
+from tests.support.private_libvirtd import PrivateLibvirtd
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
 
@@ -54,7 +57,7 @@ def two(daemon: DaemonProcess) -> tuple[str, str]:
 
 
 def test_protect_detach_attach_and_what_virsh_does(
-    daemon: DaemonProcess, libvirt_uri: str, virt: libvirt.virConnect
+    daemon: DaemonProcess, libvirt_uri: str, libvirtd: PrivateLibvirtd, virt: libvirt.virConnect
 ) -> None:
     daemon.write_policy(scaling=[])
     older, newer = two(daemon)
@@ -103,6 +106,12 @@ def test_protect_detach_attach_and_what_virsh_does(
     lines = [line for line in daemon.lines() if line.get("event") == "instance changed"]
     assert any(line["instance"] == newer and line["reason"] == "stopped_by_somebody" for line in lines)
     assert 'autoscaler_instance_transitions_total{group="web",to="removed"} 3.0' in daemon.metrics()
+
+    (successor,) = daemon.until_ready(1)
+    os.kill(libvirtd.qemu_pid(successor.instance), signal.SIGKILL)
+    daemon.until(lambda snapshot: named(snapshot, successor.instance) is None, 60, "the crashed one removed")
+    assert ("failed", "crashed") in path(daemon, successor.instance)
+    daemon.until_ready(1)
 
 
 def test_a_draining_one_is_taken_back_and_a_group_without_policy_is_deleted(

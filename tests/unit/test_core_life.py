@@ -6,6 +6,7 @@ import pytest
 
 from autoscaler.core.action import Clone, Drain, Remove
 from autoscaler.core.decision import Reason, ReasonCode
+from autoscaler.core.errors import ControlError
 from autoscaler.core.launches import quantile, with_warm_up
 from autoscaler.core.leaving import leave
 from autoscaler.core.observation import Change, DomainState, Probe
@@ -18,12 +19,15 @@ from autoscaler.core.policy import (
     HookKind,
     Image,
     Launch,
+    Mode,
     Policy,
     Ready,
     Removal,
     RemovalOrder,
     Size,
 )
+from autoscaler.core.snapshot import GroupStatus, InstanceStatus, Snapshot, Totals
+from autoscaler.core.status import Finished, accumulate, group_statuses, image_launches, refuse_change
 from autoscaler.core.step import StepResult, group_instances, step
 from autoscaler.core.transition import InstanceState as S
 from autoscaler.core.transition import TransitionReason as R
@@ -118,6 +122,18 @@ def test_a_launch_that_fails_is_a_transition() -> None:
     (instance,) = cloned(plant.tick())
     tick(plant)
     assert path(plant, instance) == [(None, S.REQUESTED, R.REQUESTED), (S.REQUESTED, S.REMOVED, R.LAUNCH_FAILED)]
+
+
+def test_a_removal_that_fails_is_a_transition() -> None:
+    plant = plant_of(2)
+    stopped = by_age(plant)[0]
+    plant.host.set_state(stopped, DomainState.SHUTOFF)
+    plant.broken = {"undefine"}
+    plant.run(6.0)
+    assert path(plant, stopped)[-2:] == [
+        (S.FAILED, S.STOPPING, R.STOPPED_BY_SOMEBODY),
+        (S.STOPPING, S.FAILED, R.REMOVAL_FAILED),
+    ]
 
 
 # Gates
@@ -629,3 +645,66 @@ def test_a_policy_that_comes_back_ends_the_deletion() -> None:
     plant.managed = True
     tick(plant)
     assert not plant.memory.groups["web"].deleting
+
+
+# What an operator may ask
+
+
+def status(instance: str, state: S, owned: int = 1) -> Snapshot:
+    """Give a snapshot of group web, of at most two: this instance and `owned` others."""
+    others = tuple(InstanceStatus(f"web-{n}", "local", S.READY, 0.0) for n in range(owned))
+    listed = (InstanceStatus(instance, "local", state, 0.0), *others)
+    group = GroupStatus("web", Mode.ACTIVE, Size(1, 2), paused=False, override=None, decision=None, instances=listed)
+    return Snapshot("1", "controller", 0.0, 0.0, 10.0, groups=(group,))
+
+
+@pytest.mark.parametrize("change", [Change.PROTECT, Change.UNPROTECT, Change.DETACH])
+@pytest.mark.parametrize("state", [S.READY, S.BOOTING, S.UNHEALTHY, S.DRAINING, S.RETURNING])
+def test_what_is_there_may_be_changed(change: Change, state: S) -> None:
+    assert refuse_change(status("web-7", state), "web-7", change) == "web"
+
+
+@pytest.mark.parametrize(
+    ("state", "owned", "change", "why"),
+    [
+        (S.REQUESTED, 1, Change.PROTECT, "web-7 is requested; wait for it to be there, or to be gone"),
+        (S.STOPPING, 1, Change.DETACH, "web-7 is stopping"),
+        (S.DETACHED, 1, Change.DETACH, "web-7 is detached already"),
+        (S.READY, 1, Change.ATTACH, "web-7 is not detached: it is ready in group web"),
+        (S.DETACHED, 2, Change.ATTACH, "group web has 2 of at most 2 instances; raise size.max"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_the_reason(state: S, owned: int, change: Change, why: str) -> None:
+    with pytest.raises(ControlError, match=why):
+        refuse_change(status("web-7", state, owned), "web-7", change)
+
+
+def test_a_detached_one_may_be_attached_where_there_is_room() -> None:
+    assert refuse_change(status("web-7", S.DETACHED), "web-7", Change.ATTACH) == "web"
+
+
+def test_an_instance_that_is_not_there_cannot_be_changed() -> None:
+    with pytest.raises(ControlError, match="there is no instance web-9"):
+        refuse_change(status("web-7", S.READY), "web-9", Change.PROTECT)
+
+
+def test_status_tells_state_reason_note_protection_and_launch_times() -> None:
+    plant = plant_of(2)
+    paused, protected = by_age(plant)
+    plant.ask(Change.PROTECT, for_seconds=60.0, instance=protected)
+    plant.host.set_state(paused, DomainState.PAUSED)
+    result = tick(plant)
+    assert plant.observation is not None
+    finished = Finished((plant.policy,), plant.observation, result, ())
+    (group,) = group_statuses(finished)
+    told = {each.instance: each for each in group.instances}
+    assert (told[paused].state, told[paused].detail) == (S.READY, "paused_by_somebody")
+    assert (told[paused].reason, told[protected].protected_until) == (R.BECAME_READY, plant.clock.at + 58.0)
+    assert not group.breaker_open
+    (image,) = image_launches(finished)
+    assert (image.image, image.count) == ("default/golden.qcow2", 2)
+    assert accumulate(Totals(), finished).groups["web"].transitions == {}
+    plant.managed = False
+    result = tick(plant)
+    (group,) = group_statuses(Finished((), plant.observation, result, ()))
+    assert (group.size, {each.state for each in group.instances}) == (None, {S.READY})

@@ -17,6 +17,7 @@ from autoscaler.core.observation import Change, Observation
 from autoscaler.core.policy import Behavior, DirectionLimits, Image, Machine, Policy, Ready, Size, TargetTracking
 from autoscaler.core.ports import VolumeRef
 from autoscaler.core.step import step
+from autoscaler.core.transition import InstanceState, Transition, TransitionReason
 from autoscaler.store import Journal, Pending, Step, TickRecord
 from tests.support.plant import CONTROLLER, Plant
 
@@ -146,6 +147,12 @@ def test_a_request_waits_for_the_tick_that_observes_it(journal: Journal) -> None
     assert journal.requests() == ()
 
 
+def test_a_request_about_an_instance_names_it(journal: Journal) -> None:
+    made = journal.add_request(5.0, "alice", "web", Change.PROTECT, None, 60.0, "web-1")
+    assert journal.requests() == (made,)
+    assert made.instance == "web-1"
+
+
 def test_the_ledger(journal: Journal) -> None:
     one, two = (VolumeRef("local", "default", f"web-{n}.qcow2", f"web-{n}") for n in (1, 2))
     journal.add_volume(two, 1.0)
@@ -175,6 +182,18 @@ def test_events(journal: Journal) -> None:
     (event,) = journal.events(group="web")
     assert (event.kind, event.instance) == ("clone_failed", "web-1")
     assert event.detail == {"message": "no room", "tries": 2, "seconds": 1.5}
+
+
+def test_transitions_of_a_tick_are_events_of_their_instances(journal: Journal) -> None:
+    states = (InstanceState.READY, InstanceState.UNHEALTHY)
+    ill = Transition("web", "web-1", "local", *states, 10.0, TransitionReason.AGENT_SILENT)
+    new = Transition("web", "web-2", "local", None, InstanceState.REQUESTED, 10.0, TransitionReason.REQUESTED)
+    seen = Observation(10.0, 10.0)
+    journal.commit_tick(TickRecord(seen, (), (), Memory(journal.controller, 10.0), transitions=(ill, new)), ())
+    first, second = journal.events(group="web")
+    assert (first.at, first.kind, first.instance) == (10.0, "instance", "web-1")
+    assert first.detail == {"host": "local", "before": "ready", "after": "unhealthy", "reason": "agent_silent"}
+    assert (second.instance, second.detail["before"]) == ("web-2", "")
 
 
 def test_decisions_are_kept_for_long_when_they_change(journal: Journal) -> None:

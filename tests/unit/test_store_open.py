@@ -15,7 +15,8 @@ from autoscaler.core.errors import StoreError
 from autoscaler.core.memory import Memory
 from autoscaler.core.observation import Change, Observation
 from autoscaler.store import LEDGER_LOST, Journal, TickRecord
-from autoscaler.store.schema import VERSION
+from autoscaler.store.database import Database
+from autoscaler.store.schema import MIGRATIONS, VERSION
 
 FILE = "journal.sqlite3"
 
@@ -239,3 +240,17 @@ def test_a_closed_journal_says_so(tmp_path: Path) -> None:
     journal.close()
     with pytest.raises(StoreError, match="closed"):
         journal.pending()
+
+
+def test_a_journal_of_the_first_version_is_brought_up_to_date_with_what_it_holds(tmp_path: Path) -> None:
+    path = tmp_path / "old.sqlite3"
+    connection = sqlite3.connect(path, isolation_level=None)
+    for statement in MIGRATIONS[0]:
+        connection.execute(statement)
+    connection.execute("""INSERT INTO requests (at, "by", "group", change) VALUES (1.0, 'alice', 'web', 'pause')""")
+    connection.execute("PRAGMA user_version = 1")
+    connection.close()
+    journal = Journal(Database(str(path), "old journal", facts={}), "controller")
+    (request,) = journal.requests()
+    assert (request.change, request.by, request.instance) == (Change.PAUSE, "alice", None)
+    journal.close()

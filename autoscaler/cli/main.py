@@ -225,7 +225,7 @@ def traffic(ctx: click.Context, group: str, as_json: bool) -> None:
 
     Example: autoscaler traffic web
     """
-    snapshot = decode(_ask(ctx, "status"), Snapshot)
+    snapshot = decode(ask(ctx, "status"), Snapshot)
     found = [status for status in snapshot.groups if status.group == group]
     if not found:
         raise AutoscalerError(f"no group {group}; groups: {', '.join(s.group for s in snapshot.groups) or 'none'}")

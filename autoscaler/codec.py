@@ -12,6 +12,7 @@ from cattrs.strategies import configure_tagged_union
 from autoscaler.core.action import Action
 from autoscaler.core.decision import Parameter
 from autoscaler.core.observation import ExternalSample, HostInventory, HostSample, TrafficView, Unknown
+from autoscaler.core.policy import Strategy, TargetTracking
 
 T = TypeVar("T")
 
@@ -21,6 +22,10 @@ converter.register_unstructure_hook(float, float)
 # JSON already tells whole numbers, fractions and text apart; converting would change what was written.
 converter.register_structure_hook(Parameter, lambda value, _: value)
 configure_tagged_union(Action, converter, tag_name="kind", tag_generator=lambda cls: cls.__name__.lower())
+# Target tracking was the only strategy once, and was written without a tag.
+configure_tagged_union(
+    Strategy, converter, tag_name="type", tag_generator=lambda cls: cls.__name__.lower(), default=TargetTracking
+)
 configure_tagged_union(HostSample | Unknown, converter, tag_name="kind")
 configure_tagged_union(HostInventory | Unknown, converter, tag_name="kind")
 configure_tagged_union(ExternalSample | Unknown, converter, tag_name="kind")

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
 
@@ -80,6 +81,19 @@ class Webhook:
 
 
 @dataclass(frozen=True, slots=True)
+class PrometheusServer:
+    """Where the figures of policies that scale by `prometheus` come from."""
+
+    url: str
+    """Without the API's path."""
+    timeout_seconds: float = 5.0
+    ca_file: Path | None = None
+    """Certificate authorities to trust in place of the system's."""
+    token_file: Path | None = None
+    """Holds a bearer token."""
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """The daemon's configuration; every path is absolute."""
 
@@ -93,6 +107,7 @@ class Config:
     """How many actions may be under way at once on each host."""
     log: Log = Log()
     webhooks: tuple[Webhook, ...] = ()
+    prometheus: PrometheusServer | None = None
 
 
 def load(path: Path | None = None) -> Config:
@@ -116,6 +131,7 @@ def load(path: Path | None = None) -> Config:
         workers=file.workers,
         log=Log(_log_format(file.log.format), file.log.level),
         webhooks=tuple(Webhook(hook.url, hook.secret_file, tuple(hook.events)) for hook in file.webhooks),
+        prometheus=_prometheus(file.prometheus),
     )
 
 
@@ -141,6 +157,12 @@ def read_secret(path: Path) -> bytes:
     if wrong is not None:
         raise PolicyError((Problem(str(path), 1, 1, wrong),))
     return secret
+
+
+def _prometheus(section: "_PrometheusSection | None") -> PrometheusServer | None:
+    if section is None:
+        return None
+    return PrometheusServer(section.url, section.timeout, section.ca_file, section.token_file)
 
 
 def _log_format(asked: str) -> LogFormat:
@@ -182,6 +204,25 @@ def _uri(value: object) -> str:
             f" not {found(value)}"
         )
     return value
+
+
+def _web_url(value: object) -> str:
+    parts = _split(value) if isinstance(value, str) and value.isprintable() and " " not in value else None
+    if parts is not None and "@" in parts.netloc:
+        # Not repeated, for the same reason.
+        raise WrongValueError("holds a user or password; write a bearer token into a file and name it in token_file")
+    if parts is None or parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
+        raise WrongValueError(f"must be a URL such as http://127.0.0.1:9090, not {found(value)}")
+    return str(value)
+
+
+def _split(url: str) -> SplitResult | None:
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:  # no port, or no IPv6 address
+        return None
+    return None if port == 0 else parts
 
 
 def _listen(value: object) -> Listen:
@@ -231,6 +272,21 @@ class _WebhookSection(Section):
     )
 
 
+class _PrometheusSection(Section):
+    url: Annotated[str, BeforeValidator(_web_url)]
+    timeout: Annotated[float, BeforeValidator(read_duration), AfterValidator(between(0.1, 60.0, write_duration))] = 5.0
+    ca_file: _FilePath | None = None
+    token_file: _FilePath | None = None
+
+    @field_validator("token_file")
+    @classmethod
+    def _not_in_clear(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        url = urlsplit(info.data.get("url", ""))
+        if value is not None and url.scheme == "http" and not _is_loopback(url.hostname or ""):
+            raise WrongValueError("the token would cross the network in clear; write https:// in url")
+        return value
+
+
 class ConfigFile(Section):
     """The configuration file."""
 
@@ -248,6 +304,7 @@ class ConfigFile(Section):
     workers: Annotated[int, BeforeValidator(read_whole), AfterValidator(between(1, 64, str))] = _DEFAULT.workers
     log: _LogSection = _LogSection()
     webhooks: list[_WebhookSection] = Field(default=[])
+    prometheus: _PrometheusSection | None = None
 
     @field_validator("hosts")
     @classmethod

@@ -13,13 +13,14 @@ from typing import Any
 
 import structlog
 
+from autoscaler.chronicle import Chronicle
 from autoscaler.config import Config, read_secret
 from autoscaler.control.server import ControlServer
 from autoscaler.core.decision import Decision
 from autoscaler.core.errors import AutoscalerError, ControlError, StoreError
 from autoscaler.core.memory import Memory
 from autoscaler.core.observation import Change, HostInventory, Request
-from autoscaler.core.policy import Policy, addressed_groups, metrics_of
+from autoscaler.core.policy import Policy, addressed_groups, metrics_of, pools_of, queries_of
 from autoscaler.core.ports import Hypervisor
 from autoscaler.core.snapshot import GroupStatus, ReloadStatus, Snapshot, TickStatus, Totals
 from autoscaler.core.status import (
@@ -36,15 +37,17 @@ from autoscaler.executor import Executor
 from autoscaler.exporter.collector import make_registry
 from autoscaler.external.balancers import Balancers, refuse_lacking_slots
 from autoscaler.external.probes import Prober, targets
+from autoscaler.external.prometheus import Prometheus, Queries, Query
 from autoscaler.external.webhooks import Receiver, Webhooks, of_transition
 from autoscaler.hooks import run_hook
 from autoscaler.host.load import HostLoad
 from autoscaler.hypervisor import LibvirtHypervisor, is_local
 from autoscaler.log import configure
 from autoscaler.notify import lengthen_watchdog, notify, notify_reloading
+from autoscaler.policy.calendar import Calendar
 from autoscaler.policy.load import load_directory
 from autoscaler.sampler import Sampler
-from autoscaler.store import LEDGER_LOST, Journal, TickRecord
+from autoscaler.store import LEDGER_LOST, Event, History, Journal, TickRecord
 from autoscaler.ticker import Ticker
 from autoscaler.web.server import WebServer
 from autoscaler.world import World
@@ -59,6 +62,8 @@ _COMMIT_DEADLINES_SECONDS = 10.0
 """How long a tick may wait for a journal that somebody else locks: to commit, and to keep it in order."""
 _SIGNAL_POLL_SECONDS = 0.5
 _PRUNE_EVERY_SECONDS = 3600.0
+_MOST_EVENTS = 500
+_HISTORY_SECONDS = 6 * 3600.0
 
 
 class Daemon:
@@ -67,12 +72,14 @@ class Daemon:
     def __init__(self, config: Config, policies: tuple[Policy, ...], journal: Journal) -> None:
         self._config = config
         self._policies = policies
+        self._calendar = Calendar()
         self._journal = journal
         self._memory: Memory = journal.load_memory()
         self._events: queue.SimpleQueue[str | BaseException] = queue.SimpleQueue()
         self._reload_lock = threading.Lock()
         self._tick_lock = threading.Lock()
         self._hosts = _HostLines()
+        self._chronicle = Chronicle(journal)
         self._pruned_at = 0.0
         self._number = 0
         self._ready = False
@@ -98,6 +105,7 @@ class Daemon:
             run_hook=run_hook,
         )
         loads = {name: HostLoad(name).sample for name, host in config.hosts.items() if is_local(host.uri)}
+        self._queries = Queries(_prometheus(config))
         self._prober = Prober(now=time.time, on_change=self._ticker.wake)
         self._balancers = Balancers(now=time.time, on_change=self._ticker.wake)
         self._webhooks = Webhooks(_receivers(config))
@@ -106,6 +114,7 @@ class Daemon:
             loads,
             config.interval_seconds,
             config.workers,
+            external=self._queries.newest,
             probes=self._prober.results,
             traffic=self._balancers.views,
         )
@@ -137,6 +146,7 @@ class Daemon:
             self._ticker.stop()
             control.stop()
             web.stop()
+            self._queries.close()
             self._prober.close()
             self._balancers.close()
             if not self._executor.stop(_ACTIONS_DEADLINE_SECONDS):
@@ -188,6 +198,7 @@ class Daemon:
         request = self._journal.add_request(
             asked.at, asked.by, asked.group, asked.change, asked.count, asked.for_seconds, asked.instance
         )
+        self._chronicle.request(request)
         self._ticker.wake()
         return request
 
@@ -212,12 +223,25 @@ class Daemon:
             raise ControlError(f"no decision of group {group} is recorded for that time")
         return decision
 
+    def events(self, group: str | None, since: float | None, after: int) -> tuple[Event, ...]:
+        """Give the newest events, oldest of them first."""
+        return self._journal.events(since, group, _MOST_EVENTS, after)
+
+    def history(self, group: str, since: float | None) -> History:
+        """Give what became of a group. Raises ControlError where nothing is known of it."""
+        now = time.time()
+        history = self._journal.history(group, now - _HISTORY_SECONDS if since is None else min(since, now), now)
+        if not history.decisions and not history.loads:
+            self._policy(group)
+        return history
+
     def reload(self, by: str) -> ReloadStatus:
         """Read the policy files again; wrong ones are refused as a whole and the old ones run on."""
         with self._reload_lock:
             if self._ready:
                 notify_reloading()
             status = self._read_policies(by)
+            self._chronicle.reload(status, by, len(self._policies))
             self._show(reload=status)
             if self._ready:
                 notify("READY=1")
@@ -234,6 +258,7 @@ class Daemon:
         gone = {policy.group for policy in self._policies} - {policy.group for policy in policies}
         for group in sorted(gone):
             log.warning("policy file vanished, its instances run on unmanaged", group=group)
+            self._chronicle.note(time.time(), "policy_vanished", group)
         self._policies = policies
         log.info("policies reloaded", by=by, policies=len(policies))
         return ReloadStatus(ok=True, at=time.time())
@@ -265,11 +290,10 @@ class Daemon:
         at = time.time()
         policies = self._policies
         self._number += 1
-        for hypervisor in self._hypervisors.values():
-            hypervisor.watch_addresses(addressed_groups(policies))
-        self._balancers.watch({policy.group: policy.traffic for policy in policies if policy.traffic is not None})
+        self._look_for(policies)
         try:
             observation = self._world.observe(at, metrics_of(policies))
+            observation = replace(observation, schedules=self._calendar.states(policies, at))
             result = step(policies, observation, self._memory)
             record = TickRecord(
                 observation,
@@ -295,6 +319,15 @@ class Daemon:
         self._log_changes(finished)
         self._publish(finished, TickStatus(self._number, at, time.monotonic() - began, lateness_seconds))
         return True
+
+    def _look_for(self, policies: tuple[Policy, ...]) -> None:
+        """Say what these policies want to be told of, beside counters."""
+        for name, hypervisor in self._hypervisors.items():
+            hypervisor.watch_pools(frozenset(pool for host, pool in pools_of(policies) if host == name))
+            hypervisor.watch_addresses(addressed_groups(policies))
+        interval = self._config.interval_seconds
+        self._queries.watch(Query(key, promql, interval) for key, promql in queries_of(policies).items())
+        self._balancers.watch({policy.group: policy.traffic for policy in policies if policy.traffic is not None})
 
     def _tell_others(self, finished: Finished) -> None:
         """Say whom to ask, and whom to serve, before the next tick."""
@@ -338,6 +371,8 @@ class Daemon:
     def _log_changes(self, finished: Finished) -> None:
         """Log a line per change and none for a quiet tick."""
         self._hosts.log(finished)
+        self._chronicle.hosts(finished.observation.at, host_statuses(finished.observation))
+        self._chronicle.figures(finished.observation)
         for each in finished.result.transitions:
             log.info(
                 "instance changed",
@@ -350,6 +385,7 @@ class Daemon:
         before: dict[str, GroupStatus] = {status.group: status for status in self._snapshot.groups}
         for decision in finished.result.decisions:
             codes = [reason.code.value for reason in decision.reasons]
+            self._chronicle.scaled(decision)
             if decision.admitted != decision.current:
                 log.info(
                     "group scaled",
@@ -381,6 +417,15 @@ class _HostLines:
             elif status.why is None and before is not None:
                 log.info("host answers", host=status.host)
             self._why[status.host] = status.why
+
+
+def _prometheus(config: Config) -> Prometheus | None:
+    server = config.prometheus
+    if server is None:
+        return None
+    return Prometheus(
+        server.url, timeout_seconds=server.timeout_seconds, ca_file=server.ca_file, token_file=server.token_file
+    )
 
 
 def _receivers(config: Config) -> list[Receiver]:

@@ -1,21 +1,37 @@
 """Plain English for reason codes, for commands, page and log.
 
-Each code comes with these parameters (times are seconds since the epoch, loads and targets fractions of one):
+Each code comes with these parameters (times are seconds since the epoch; loads and targets are in `unit`, one of
+`autoscaler.core.metrics.Unit`, and fractions of one without it):
 
 =========================== ==========================================
 code                        parameters
 =========================== ==========================================
 fixed_size                  count
-target_exceeded             metric, load, target, count
-target_underrun             metric, load, target, count
-within_target               metric, load, target, count
-within_tolerance            metric, load, target, count
+target_exceeded             metric, load, target, unit, count
+target_underrun             metric, load, target, unit, count
+within_target               metric, load, target, unit, count
+within_tolerance            metric, load, target, unit, count
+step_out                    metric, load, unit, count
+step_in                     metric, load, unit, count
+within_steps                metric, load, unit, count
+above_threshold             metric, load, target, unit, count
+below_threshold             metric, load, target, unit, count
+within_thresholds           metric, load, unit, count
+schedule_desires            cron, edge, count
+schedule_sets_min           cron, edge, min
+schedule_sets_max           cron, edge, max
+schedule_inactive           cron, edge
+schedule_unknown            cron
 no_signal                   metric
 held_by_operator            count, until, by
 raised_to_min               min, wanted
 scale_out_limited_by_max    max, wanted
 lowered_to_max              max, current
-held_by_stabilization       direction (out, in), wanted, window_seconds, extreme
+scale_out_off               wanted
+scale_in_off                wanted
+limited_by_rate             direction (out, in), wanted, extreme, window_seconds, until
+limited_by_projection       metric, load, unit, wanted, extreme
+held_by_stabilization       direction (out, in), wanted, window_seconds, extreme, until
 held_by_cooldown            direction (out, in), wanted, until
 held_by_missing_load        missing, wanted
 held_by_starved_guests      steal, wanted
@@ -55,11 +71,12 @@ sessions_cut                instance, sessions (a number, or unknown)
 =========================== ==========================================
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from itertools import pairwise
 
-from autoscaler.core.decision import Parameter, Reason, ReasonCode
+from autoscaler.core.decision import ButFor, Parameter, Reason, ReasonCode
+from autoscaler.core.metrics import Unit
 
 SENTENCES: Mapping[ReasonCode, str] = {
     ReasonCode.FIXED_SIZE: "the policy has no scaling: the size is fixed at {count}",
@@ -67,11 +84,30 @@ SENTENCES: Mapping[ReasonCode, str] = {
     ReasonCode.TARGET_UNDERRUN: "{metric} is {load}, below its target of {target}: calls for {count}",
     ReasonCode.WITHIN_TARGET: "{metric} is {load}, and its target of {target} calls for {count}",
     ReasonCode.WITHIN_TOLERANCE: "{metric} is {load}, within tolerance of its target of {target}: {count} will do",
-    ReasonCode.NO_SIGNAL: "{metric} was measured on no instance, so it calls for nothing",
+    ReasonCode.STEP_OUT: "{metric} is {load}, where a step adds: calls for {count}",
+    ReasonCode.STEP_IN: "{metric} is {load}, where a step removes: calls for {count}",
+    ReasonCode.WITHIN_STEPS: "{metric} is {load}, where no step changes anything: {count} will do",
+    ReasonCode.ABOVE_THRESHOLD: "{metric} is {load} and has stayed above {target}: calls for {count}",
+    ReasonCode.BELOW_THRESHOLD: "{metric} is {load} and has stayed below {target}: calls for {count}",
+    ReasonCode.WITHIN_THRESHOLDS: "{metric} is {load} and has not stayed beyond a threshold: {count} will do",
+    ReasonCode.SCHEDULE_DESIRES: "the schedule '{cron}' calls for {count} until {edge}",
+    ReasonCode.SCHEDULE_SETS_MIN: "the schedule '{cron}' asks for at least {min} until {edge}",
+    ReasonCode.SCHEDULE_SETS_MAX: "the schedule '{cron}' allows at most {max} until {edge}",
+    ReasonCode.SCHEDULE_INACTIVE: "the schedule '{cron}' is not active before {edge}",
+    ReasonCode.SCHEDULE_UNKNOWN: "whether the schedule '{cron}' is active could not be told",
+    ReasonCode.NO_SIGNAL: "{metric} was not measured, so it calls for nothing",
     ReasonCode.HELD_BY_OPERATOR: "held at {count} by {by} until {until}",
     ReasonCode.RAISED_TO_MIN: "raised from {wanted} to the minimum of {min}",
     ReasonCode.SCALE_OUT_LIMITED_BY_MAX: "{wanted} wanted, limited to the maximum of {max}",
     ReasonCode.LOWERED_TO_MAX: "lowered from {current} to the maximum of {max}",
+    ReasonCode.SCALE_OUT_OFF: "{wanted} wanted, but scaling out is switched off",
+    ReasonCode.SCALE_IN_OFF: "{wanted} wanted, but scaling in is switched off",
+    ReasonCode.LIMITED_BY_RATE: (
+        "scale-{direction} to {wanted} stops at {extreme}: its rate per {window_seconds} allows no more before {until}"
+    ),
+    ReasonCode.LIMITED_BY_PROJECTION: (
+        "scale-in to {wanted} stops at {extreme}: {metric} would rise to {load}, which calls for more again"
+    ),
     ReasonCode.HELD_BY_STABILIZATION: (
         "scale-{direction} to {wanted} waits at {extreme} until it was wished for all of {window_seconds}"
     ),
@@ -144,17 +180,40 @@ class _Shown(dict[str, str]):
 
 
 def describe(reason: Reason) -> str:
-    """Say `reason` in one plain clause, with local times and loads in percent."""
-    return SENTENCES[reason.code].format_map(_Shown({k: _show(k, v) for k, v in reason.parameters.items()}))
+    """Say `reason` in one plain clause, with local times and loads in their unit."""
+    unit = Unit(str(reason.parameters.get("unit", Unit.SHARE.value)))
+    return SENTENCES[reason.code].format_map(_Shown({k: _show(k, v, unit) for k, v in reason.parameters.items()}))
 
 
-def _show(name: str, value: Parameter) -> str:
+_LIMITERS: Mapping[ReasonCode, str] = {
+    ReasonCode.SCALE_OUT_LIMITED_BY_MAX: "the maximum",
+    ReasonCode.RAISED_TO_MIN: "the minimum",
+    ReasonCode.SCALE_OUT_OFF: "scaling out being off",
+    ReasonCode.SCALE_IN_OFF: "scaling in being off",
+    ReasonCode.LIMITED_BY_RATE: "the rate limit",
+    ReasonCode.LIMITED_BY_PROJECTION: "the load that fewer would have to carry",
+    ReasonCode.HELD_BY_STABILIZATION: "the stabilization window",
+    ReasonCode.HELD_BY_COOLDOWN: "the cooldown",
+    ReasonCode.HELD_BY_MISSING_LOAD: "the missing load",
+    ReasonCode.HELD_BY_STARVED_GUESTS: "the time withheld from the guests",
+    ReasonCode.HELD_BY_UNFILLED_WINDOW: "the window that is not full",
+}
+
+
+def describe_but_for(found: ButFor) -> str:
+    """Say what one limiter kept a decision from: ``2 more but for the cooldown until 12:04:10``."""
+    change = f"{found.more} more" if found.more > 0 else f"{-found.more} fewer"
+    until = f" until {clock(found.until)}" if found.until is not None else ""
+    return f"{change} but for {_LIMITERS[found.reason.code]}{until}"
+
+
+def _show(name: str, value: Parameter, unit: Unit) -> str:
     if isinstance(value, str):
         return value.replace("_", " ") if name == "state" else value
-    if name == "until":
-        return clock(value)
+    if name in _TIMES:
+        return _TIMES[name](value)
     if name in ("load", "target", "steal"):
-        return percent(value)
+        return figure(value, Unit.SHARE if name == "steal" else unit)
     if name == "seconds" or name.endswith("_seconds"):
         return duration(value)
     return f"{value:g}"
@@ -166,13 +225,42 @@ def clock(at: float) -> str:
 
 
 def moment(at: float) -> str:
-    """Render seconds since the epoch as local date and time."""
+    """Render seconds since the epoch as local date and time, to the second."""
     return datetime.fromtimestamp(at, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def minute(at: float) -> str:
+    """Render seconds since the epoch as local date and time, to the minute."""
+    return datetime.fromtimestamp(at, UTC).astimezone().strftime("%Y-%m-%d %H:%M")
 
 
 def percent(share: float) -> str:
     """Render a fraction of one as whole percent."""
     return f"{share:.0%}"
+
+
+def figure(value: float, unit: Unit) -> str:
+    """Render a metric's value: ``60%``, ``20 MiB``, ``1.5 MiB/s``, ``340/s`` or ``17.2``."""
+    match unit:
+        case Unit.SHARE:
+            return percent(value)
+        case Unit.BYTES:
+            return _size(value)
+        case Unit.BYTES_PER_SECOND:
+            return f"{_size(value)}/s"
+        case Unit.PER_SECOND:
+            return f"{value:.4g}/s"
+    return f"{value:.4g}"
+
+
+def _size(size: float) -> str:
+    for name, factor in (("TiB", 1024**4), ("GiB", 1024**3), ("MiB", 1024**2), ("KiB", 1024)):
+        if abs(size) >= factor:
+            return f"{size / factor:.4g} {name}"
+    return f"{size:.4g} B"
+
+
+_TIMES: Mapping[str, Callable[[float], str]] = {"until": clock, "edge": minute}
 
 
 def duration(seconds: float) -> str:

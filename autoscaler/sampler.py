@@ -7,6 +7,7 @@ import structlog
 from autoscaler.core.errors import HypervisorError
 from autoscaler.core.observation import (
     DomainCounters,
+    ExternalSample,
     HostInventory,
     HostSample,
     Observation,
@@ -22,8 +23,8 @@ log = structlog.get_logger(__name__)
 class Sampler:
     """Reads all hosts: hypervisors by host name, and the load of those hosts whose kernel can be read.
 
-    `probes` gives what is known of instances that are asked over the network, `traffic` what load balancers had when
-    they were last looked at; both at once.
+    `external` gives the newest figures that were asked for over the network, `probes` what is known of instances that
+    are asked over it, `traffic` what load balancers had when they were last looked at: all at once.
     """
 
     def __init__(
@@ -32,6 +33,7 @@ class Sampler:
         host_loads: Mapping[str, Callable[[], HostSample]],
         interval_seconds: float,
         workers: int = 4,
+        external: Callable[[], Mapping[str, ExternalSample | Unknown]] = dict,
         probes: Callable[[], Mapping[str, Probe]] = dict,
         traffic: Callable[[], Mapping[str, TrafficView | Unknown]] = dict,
     ) -> None:
@@ -39,6 +41,7 @@ class Sampler:
         self._host_loads = host_loads
         self._interval_seconds = interval_seconds
         self._workers = workers
+        self._external = external
         self._probes = probes
         self._traffic = traffic
         self._complaints: dict[str, str] = {}
@@ -62,6 +65,7 @@ class Sampler:
             inventory,
             domains,
             workers=self._workers,
+            external=self._external(),
             probes=self._probes(),
             traffic=self._traffic(),
         )

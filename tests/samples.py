@@ -1,5 +1,7 @@
 """A snapshot with something of everything, for tests of what renders snapshots."""
 
+from dataclasses import replace
+
 from autoscaler.core.decision import Decision, Input, Parameter, Reason, ReasonCode, Recommendation
 from autoscaler.core.memory import Override
 from autoscaler.core.observation import HostSample
@@ -17,8 +19,10 @@ from autoscaler.core.snapshot import (
     Totals,
 )
 from autoscaler.core.transition import InstanceState, TransitionReason
+from autoscaler.store import Event, History, Rollup
 
 NOW = 1_700_000_000.0
+"""2023-11-14T22:13:20Z"""
 
 LOAD: dict[str, Parameter] = {"metric": "guest.cpu", "load": 0.897, "target": 0.6, "count": 5}
 
@@ -136,4 +140,54 @@ SNAPSHOT = Snapshot(
         tick_failures=1,
     ),
     webhooks={"delivered": 3, "retried": 2, "given_up": 0, "dropped": 0},
+)
+
+BOB = "bob (uid 1000, pid 4242)"
+EVENTS = (
+    Event(1, NOW - 3600, "reload", None, None, {"by": BOB, "policies": 2}),
+    Event(2, NOW - 900, "request", "web", None, {"change": "scale", "by": BOB, "count": 3, "for_seconds": 3600.0}),
+    Event(
+        3,
+        NOW - 890,
+        "scaled",
+        "web",
+        None,
+        {"before": 1, "admitted": 3, "recommended": 1, "reasons": "held_by_operator shadow"},
+    ),
+    Event(4, NOW - 600, "request", "web", None, {"change": "auto", "by": BOB}),
+    Event(
+        5, NOW - 500, "transition", "web", "web-2", {"before": "booting", "after": "ready", "reason": "became_ready"}
+    ),
+    Event(6, NOW - 400, "request", "db", None, {"change": "pause", "by": BOB}),
+    Event(7, NOW - 390, "request", "db", None, {"change": "resume", "by": BOB}),
+    Event(8, NOW - 300, "host_unreachable", None, None, {"host": "far", "why": "the connection was refused"}),
+    Event(9, NOW - 290, "host_answers", None, None, {"host": "far"}),
+    Event(10, NOW - 200, "no_figure", None, None, {"query": "prometheus sum(queue)", "why": "the query gives nothing"}),
+    Event(11, NOW - 190, "figure", None, None, {"query": "prometheus sum(queue)"}),
+    Event(12, NOW - 90, "reload_refused", None, None, {"by": BOB, "error": "web.yaml:3:1: unknown key\nsecond"}),
+    Event(13, NOW - 80, "policy_vanished", "old", None, {}),
+    Event(14, NOW - 70, "of_tomorrow", "web", None, {"depth": 4, "what": "new"}),
+    Event(15, NOW - 60, "of_tomorrow", None, None, {}),
+)
+HISTORY = History(
+    "web",
+    NOW - 3600,
+    NOW,
+    (
+        replace(STEADY, group="web", at=NOW - 3000, current=2, admitted=2),
+        replace(SCALING_OUT, at=NOW - 1200),
+        replace(SCALING_OUT, at=NOW - 300, current=4, admitted=4, recommended=4, desired=4),
+    ),
+    {
+        "guest.cpu": tuple(
+            Rollup(int(NOW // 60 * 60) - 60 * back, 6, 0.9 - back / 100, 0.1, 0.95 - back / 100, 2 if back > 20 else 4)
+            for back in range(50, -1, -1)
+            if not 30 <= back < 33
+        ),
+        'prometheus sum by (queue) (rate(queue_jobs_arrived_total{queue="mail", site="north"}[5m]))': tuple(
+            Rollup(int(NOW // 60 * 60) - 60 * back, 6, 100.0, 0.0, 1234.5 if back == 7 else 80.0, 4)
+            for back in range(50)
+        )[::-1],
+    },
+    60,
 )

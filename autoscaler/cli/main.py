@@ -15,6 +15,8 @@ from rich.console import Console
 from autoscaler import config
 from autoscaler.cli import arguments
 from autoscaler.cli.show_decision import show_decision
+from autoscaler.cli.show_events import show_event
+from autoscaler.cli.show_history import show_history
 from autoscaler.cli.show_status import show_status
 from autoscaler.cli.show_traffic import show_traffic
 from autoscaler.codec import decode, encode
@@ -26,8 +28,10 @@ from autoscaler.core.policy import Policy
 from autoscaler.core.snapshot import ReloadStatus, Snapshot
 from autoscaler.policy import load
 from autoscaler.reasons import clock, duration
+from autoscaler.store import Event, History
 
 DEFAULT_HOLD = "1h"
+_FOLLOW_SECONDS = 1.0
 _OUTPUT_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EBADF})
 
 
@@ -216,6 +220,77 @@ def explain(ctx: click.Context, group: str, at: float | None, as_json: bool) -> 
 
 
 @main.command()
+@click.option("--group", metavar="GROUP", help="Only what happened to this group.")
+@click.option(
+    "--since",
+    "since_seconds",
+    metavar="DURATION",
+    default="1h",
+    show_default=True,
+    callback=arguments.duration,
+    help="How far back: 90s, 5m, 2h, 3d.",
+)
+@click.option("--follow", is_flag=True, help="Go on with what happens next, until Ctrl-C.")
+@json_option
+@config_option
+@click.pass_context
+def events(ctx: click.Context, group: str | None, since_seconds: float, follow: bool, as_json: bool) -> None:
+    """Show what happened: scalings, transitions, requests, reloads, alarms.
+
+    At most the newest 500. With --follow, --json prints one event per line.
+
+    Example: autoscaler events --group web --since 2h
+    """
+    console = _console()
+    data = ask(ctx, "events", group=group, since=time.time() - since_seconds)
+    if as_json and not follow:
+        _print_json(data)
+        return
+    last = 0
+    while True:
+        for event in decode(data, tuple[Event, ...]):
+            _show_event(console, event, as_json)
+            last = max(last, event.id)
+        if not follow:
+            return
+        time.sleep(_FOLLOW_SECONDS)
+        data = ask(ctx, "events", group=group, since=time.time() - since_seconds, after=last)
+
+
+def _show_event(console: Console, event: Event, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(encode(event)))
+    else:
+        show_event(console, event)
+
+
+@main.command()
+@click.argument("group")
+@click.option(
+    "--since",
+    "since_seconds",
+    metavar="DURATION",
+    default="6h",
+    show_default=True,
+    callback=arguments.duration,
+    help="How far back: 90m, 12h, 8d.",
+)
+@json_option
+@config_option
+@click.pass_context
+def history(ctx: click.Context, group: str, since_seconds: float, as_json: bool) -> None:
+    """Show a group's load, its size, and the decisions that changed.
+
+    Example: autoscaler history web --since 12h
+    """
+    data = ask(ctx, "history", group=group, since=time.time() - since_seconds)
+    if as_json:
+        _print_json(data)
+    else:
+        show_history(_console(), decode(data, History))
+
+
+@main.command()
 @click.argument("group")
 @json_option
 @config_option
@@ -328,6 +403,17 @@ def reload(ctx: click.Context, as_json: bool) -> None:
     else:
         click.echo(f"{result.error}\nreload refused: the earlier policies run on", err=True)
     ctx.exit(0 if result.ok else 1)
+
+
+@main.command()
+def schema() -> None:
+    """Print the JSON Schema of policy files, for editors.
+
+    It knows keys and kinds of values; `autoscaler validate` knows the rest.
+
+    Example: autoscaler schema > policy.schema.json
+    """
+    _print_json(load.schema())
 
 
 @main.group()

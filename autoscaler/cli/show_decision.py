@@ -6,8 +6,9 @@ from itertools import chain
 from rich.console import Console
 from rich.text import Text
 
-from autoscaler.core.decision import Decision, Input, Recommendation
-from autoscaler.reasons import clock, describe, duration, percent
+from autoscaler.core.decision import Decision, Input, Recommendation, but_for
+from autoscaler.core.metrics import METRICS, Source
+from autoscaler.reasons import clock, describe, describe_but_for, duration, figure
 
 
 def show_decision(console: Console, decision: Decision, now: float) -> None:
@@ -26,6 +27,9 @@ def _lines(decision: Decision, now: float) -> Iterator[Text]:
     yield from _section("What was called for", tuple(map(_called, decision.recommendations)), "no strategy was asked")
     reasons = tuple(describe(reason) for reason in decision.reasons)
     yield from _section("What limited or held it", reasons, "nothing")
+    kept = tuple(map(describe_but_for, but_for(decision)))
+    if kept:
+        yield from _section("What it would have been", kept, "")
     yield Text(
         f"Instances: {decision.recommended} recommended, {decision.desired} desired, {decision.admitted} admitted; "
         f"{decision.current} before."
@@ -56,13 +60,25 @@ def _section(title: str, lines: tuple[str, ...], otherwise: str) -> Iterator[Tex
 
 
 def _seen(entry: Input) -> Iterator[str]:
-    load = "was not measured" if entry.value is None else f"is {percent(entry.value)}"
+    load = "was not measured" if entry.value is None else f"is {figure(entry.value, entry.unit)}"
     full = "full" if entry.window_full else "not full yet"
-    latest = f", {percent(entry.latest)} at last" if entry.latest is not None else ""
+    latest = f", {figure(entry.latest, entry.unit)} at last" if entry.latest is not None else ""
     age = f", {duration(entry.age_seconds)} old" if entry.age_seconds is not None else ""
-    yield f"{entry.metric} {load} over {duration(entry.window_seconds)} ({full}){latest}{age}"
-    yield f"its target is {percent(entry.target)}"
-    yield f"instances: {entry.measured} measured, {entry.warming} warming up, {entry.missing} missing"
+    inside = METRICS[entry.metric].source is Source.GUEST
+    across = f" ({entry.across} of the instances)" if inside and entry.across != "avg" else ""
+    take = f"{entry.take}, " if entry.take != "avg" else ""
+    yield f"{entry.metric}{across} {load} over {duration(entry.window_seconds)} ({take}{full}){latest}{age}"
+    if entry.source is not None and entry.source != entry.metric:
+        yield f"it is read from: {entry.source.removeprefix(entry.metric).strip()}"
+    if entry.why is not None:
+        yield f"it could not be read: {entry.why}"
+    if entry.target is not None:
+        yield f"its target is {figure(entry.target, entry.unit)}"
+    if inside:
+        yield f"instances: {entry.measured} measured, {entry.warming} warming up, {entry.missing} missing"
+    if entry.warming + entry.missing and entry.low is not None and entry.high is not None:
+        low, high = figure(entry.low, entry.unit), figure(entry.high, entry.unit)
+        yield f"what was not measured counts as idle when scaling out, as full when scaling in: {low} to {high} in all"
 
 
 def _called(wish: Recommendation) -> str:

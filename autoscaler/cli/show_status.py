@@ -9,7 +9,7 @@ from rich.text import Text
 from autoscaler.core.policy import Mode
 from autoscaler.core.snapshot import GroupStatus, HostStatus, ImageLaunches, InstanceStatus, Snapshot
 from autoscaler.core.transition import InstanceState, TransitionReason
-from autoscaler.reasons import clock, describe, duration, percent
+from autoscaler.reasons import clock, describe, duration, figure, percent
 
 _STATE_STYLES = {
     InstanceState.READY: "green",
@@ -95,8 +95,9 @@ def _group(status: GroupStatus) -> Iterator[Text]:
     if decision is None:
         return
     for entry in decision.inputs:
-        load = percent(entry.value) if entry.value is not None else "not measured"
-        yield Text(f"  {entry.metric} {load}, target {percent(entry.target)}")
+        load = figure(entry.value, entry.unit) if entry.value is not None else "not measured"
+        target = f", target {figure(entry.target, entry.unit)}" if entry.target is not None else ""
+        yield Text(f"  {entry.metric} {load}{target}")
     for reason in decision.reasons or tuple(wish.reason for wish in decision.recommendations):
         yield Text(f"  {describe(reason)}")
 

@@ -5,6 +5,7 @@ from typing import Protocol
 from autoscaler.core.decision import Decision
 from autoscaler.core.observation import Change, Request
 from autoscaler.core.snapshot import ReloadStatus, Snapshot
+from autoscaler.store import Event, History
 
 
 class Backend(Protocol):
@@ -27,6 +28,14 @@ class Backend(Protocol):
 
         Raises `ControlError` when there is none.
         """
+        ...
+
+    def events(self, group: str | None, since: float | None, after: int) -> tuple[Event, ...]:
+        """Return the newest events, oldest of them first: of a group, since a time, with ids above `after`."""
+        ...
+
+    def history(self, group: str, since: float | None) -> History:
+        """Return what became of a group since a time. Raises `ControlError` when there is no such group."""
         ...
 
     def reload(self, by: str) -> ReloadStatus:

@@ -14,10 +14,13 @@ from autoscaler.core.errors import ControlError
 MAX_REQUEST_BYTES = 64 * 1024
 DEFAULT_HOLD_SECONDS = 3600.0
 _MOST_SECONDS = 1e11
+_MOST_ID = 1 << 62
 
 ARGUMENTS: Mapping[str, frozenset[str]] = {
     "status": frozenset(),
     "explain": frozenset({"group", "at"}),
+    "events": frozenset({"group", "since", "after"}),
+    "history": frozenset({"group", "since"}),
     "scale": frozenset({"group", "count", "for_seconds"}),
     "pause": frozenset({"group"}),
     "resume": frozenset({"group"}),
@@ -51,6 +54,17 @@ class Call:
         value = self.arguments.get(name)
         if not isinstance(value, str) or not value.isprintable() or not value:
             raise self.wrong(name, wanted, value)
+        return value
+
+    def optional_group(self) -> str | None:
+        """Return the group's name, None when it was left out. Raises `ControlError` when it is no text."""
+        return None if self.arguments.get("group") is None else self.group()
+
+    def after(self) -> int:
+        """Return the id of an event, 0 when it was left out. Raises `ControlError` when it is none."""
+        value = self.arguments.get("after", 0)
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < _MOST_ID:
+            raise self.wrong("after", "the id of an event, or 0", value)
         return value
 
     def count(self) -> int | None:

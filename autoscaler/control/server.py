@@ -208,6 +208,10 @@ def carry_out(backend: Backend, by: str, call: Call) -> Any:
             return _status(backend)
         case "explain":
             return encode(backend.explain(call.group(), call.seconds("at")))
+        case "events":
+            return encode(backend.events(call.optional_group(), call.seconds("since"), call.after()))
+        case "history":
+            return encode(backend.history(call.group(), call.seconds("since")))
         case _:
             return _audited(backend, by, call)
 

@@ -1,18 +1,28 @@
-"""What keeps a group steady between a recommendation and a desired count: bounds, windows, cooldowns.
+"""What keeps a group steady between a recommendation and a desired count.
+
+Bounds, windows, rates, projected load and cooldowns.
 
 Every limiter returns the count it lets through and, where it changed it, the reason.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import ceil
 
+from autoscaler.core import projection
 from autoscaler.core.decision import Input, Reason, ReasonCode, because
-from autoscaler.core.memory import GroupMemory, Wish
-from autoscaler.core.policy import DirectionLimits, Policy, Size
+from autoscaler.core.memory import GroupMemory, SizeChange, Wish
+from autoscaler.core.policy import DirectionLimits, Policy, Rate, Select, Size
+from autoscaler.core.reading import Reading
 from autoscaler.core.windows import is_full, trim
 
 STARVED_STEAL = 0.3
 """From this share of withheld time on the host is the bottleneck: the guests' load says too little to remove one."""
+
+_EPSILON = 1e-9
+"""Below this, a product differs from a whole number by floating point alone."""
+_LARGEST = 1e300
+"""Stands for infinity, which JSON does not know."""
 
 Limited = tuple[int, tuple[Reason, ...]]
 
@@ -27,6 +37,7 @@ class Situation:
     current: int
     at: float
     interval_seconds: float
+    readings: Sequence[Reading] = ()
 
 
 def limit(wanted: int, situation: Situation) -> Limited:
@@ -59,43 +70,136 @@ def bound(wanted: int, size: Size) -> Limited:
 
 
 def _limit_out(wanted: int, situation: Situation) -> Limited:
-    limits = situation.policy.behavior.scale_out
-    current = situation.current
-    stabilized: tuple[Reason, ...] = ()
-    if limits.stabilization_seconds > 0:
-        wishes = _settled_wishes(situation, limits)
-        settled = max(current, min(wanted, *wishes)) if wishes else current
-        if settled < wanted:
-            stabilized = (_stabilization("out", wanted, limits, settled),)
-            wanted = settled
-    if wanted == current:
-        return current, stabilized
-    cooled, reasons = _cool_down("out", wanted, situation, limits, (situation.memory.scaled_out_at,))
-    return cooled, stabilized + reasons
+    limits, current = situation.policy.behavior.scale_out, situation.current
+    if not limits.enabled:
+        return current, (because(ReasonCode.SCALE_OUT_OFF, wanted=wanted),)
+    reasons: tuple[Reason, ...] = ()
+    for limiter in (_stabilize_out, _rate_out, _cool_down_out):
+        if wanted == current:
+            break
+        wanted, more = limiter(wanted, situation)
+        reasons += more
+    return wanted, reasons
 
 
 def _limit_in(wanted: int, situation: Situation) -> Limited:
-    current, limits, memory = situation.current, situation.policy.behavior.scale_in, situation.memory
-    unread = _unread(wanted, situation.inputs)
+    current, limits = situation.current, situation.policy.behavior.scale_in
+    if not limits.enabled:
+        return current, (because(ReasonCode.SCALE_IN_OFF, wanted=wanted),)
+    unread = _unread(wanted, situation)
     if unread is not None:
         return current, (unread,)
-    stabilized: tuple[Reason, ...] = ()
-    if limits.stabilization_seconds > 0:
-        wishes = _settled_wishes(situation, limits)
-        settled = min(current, max(wanted, *wishes)) if wishes else current
-        if settled > wanted:
-            stabilized = (_stabilization("in", wanted, limits, settled),)
-            wanted = settled
-    if wanted == current:
-        return current, stabilized
-    cooled, reasons = _cool_down("in", wanted, situation, limits, (memory.scaled_in_at, memory.scaled_out_at))
-    return cooled, stabilized + reasons
+    reasons: tuple[Reason, ...] = ()
+    for limiter in (_stabilize_in, _project, _rate_in, _cool_down_in):
+        if wanted == current:
+            break
+        wanted, more = limiter(wanted, situation)
+        reasons += more
+    return wanted, reasons
 
 
-def _unread(wanted: int, inputs: Sequence[Input]) -> Reason | None:
+def _stabilize_out(wanted: int, situation: Situation) -> Limited:
+    limits, current = situation.policy.behavior.scale_out, situation.current
+    if limits.stabilization_seconds <= 0:
+        return wanted, ()
+    wishes = _settled_wishes(situation, limits)
+    settled = max(current, min(wanted, *(wish.count for wish in wishes))) if wishes else current
+    if settled == wanted:
+        return wanted, ()
+    lower = [wish for wish in wishes if wish.count < wanted]
+    return settled, (_stabilization("out", wanted, situation, limits, settled, lower),)
+
+
+def _stabilize_in(wanted: int, situation: Situation) -> Limited:
+    limits, current = situation.policy.behavior.scale_in, situation.current
+    if limits.stabilization_seconds <= 0:
+        return wanted, ()
+    wishes = _settled_wishes(situation, limits)
+    settled = min(current, max(wanted, *(wish.count for wish in wishes))) if wishes else current
+    if settled == wanted:
+        return wanted, ()
+    higher = [wish for wish in wishes if wish.count > wanted]
+    return settled, (_stabilization("in", wanted, situation, limits, settled, higher),)
+
+
+def _project(wanted: int, situation: Situation) -> Limited:
+    count, veto = projection.fewest(situation.readings, wanted, situation.current, situation.policy.behavior)
+    if veto is None:
+        return wanted, ()
+    signal = veto.reading.signal
+    reason = because(
+        ReasonCode.LIMITED_BY_PROJECTION,
+        metric=signal.metric,
+        load=min(veto.projected, _LARGEST),
+        unit=signal.kind.unit.value,
+        wanted=wanted,
+        extreme=count,
+    )
+    return count, (reason,)
+
+
+def _rate_out(wanted: int, situation: Situation) -> Limited:
+    limits, current = situation.policy.behavior.scale_out, situation.current
+    if not limits.rates:
+        return wanted, ()
+    bounds = []
+    for rate in limits.rates:
+        start = _before(rate, situation)
+        # A share of nothing would never leave zero.
+        most = start + rate.count if rate.count is not None else ceil(start * (1 + (rate.share or 0.0)) - _EPSILON)
+        bounds.append((max(most, 1), rate))
+    bound, rate = (max if limits.select is Select.MAX else min)(bounds, key=lambda entry: entry[0])
+    allowed = min(wanted, max(current, bound))
+    return allowed, () if allowed == wanted else (_limited_by_rate("out", wanted, allowed, rate, situation),)
+
+
+def _rate_in(wanted: int, situation: Situation) -> Limited:
+    limits, current = situation.policy.behavior.scale_in, situation.current
+    if not limits.rates:
+        return wanted, ()
+    bounds = []
+    for rate in limits.rates:
+        start = _before(rate, situation)
+        least = start - rate.count if rate.count is not None else int(start * (1 - (rate.share or 0.0)) + _EPSILON)
+        bounds.append((least, rate))
+    bound, rate = (min if limits.select is Select.MAX else max)(bounds, key=lambda entry: entry[0])
+    allowed = max(wanted, min(current, bound))
+    return allowed, () if allowed == wanted else (_limited_by_rate("in", wanted, allowed, rate, situation),)
+
+
+def _before(rate: Rate, situation: Situation) -> int:
+    """Give the count at the start of a rate's period."""
+    return situation.current - sum(change.delta for change in _within(rate, situation))
+
+
+def _within(rate: Rate, situation: Situation) -> list[SizeChange]:
+    return [change for change in situation.memory.changes if change.at > situation.at - rate.per_seconds]
+
+
+def _limited_by_rate(direction: str, wanted: int, allowed: int, rate: Rate, situation: Situation) -> Reason:
+    first = min((change.at for change in _within(rate, situation)), default=situation.at)
+    return because(
+        ReasonCode.LIMITED_BY_RATE,
+        direction=direction,
+        wanted=wanted,
+        extreme=allowed,
+        window_seconds=rate.per_seconds,
+        until=first + rate.per_seconds,
+    )
+
+
+def _cool_down_out(wanted: int, situation: Situation) -> Limited:
+    return _cool_down("out", wanted, situation, (situation.memory.scaled_out_at,))
+
+
+def _cool_down_in(wanted: int, situation: Situation) -> Limited:
+    return _cool_down("in", wanted, situation, (situation.memory.scaled_in_at, situation.memory.scaled_out_at))
+
+
+def _unread(wanted: int, situation: Situation) -> Reason | None:
     """Tell why the load does not allow a scale-in, if it does not."""
-    for seen in inputs:
-        if seen.missing:
+    for seen in situation.inputs:
+        if seen.missing and seen.measured < situation.policy.behavior.quorum * (seen.measured + seen.missing):
             return because(ReasonCode.HELD_BY_MISSING_LOAD, missing=seen.missing, wanted=wanted)
         if seen.steal is not None and seen.steal >= STARVED_STEAL:
             return because(ReasonCode.HELD_BY_STARVED_GUESTS, steal=seen.steal, wanted=wanted)
@@ -109,31 +213,45 @@ def _unread(wanted: int, inputs: Sequence[Input]) -> Reason | None:
     return None
 
 
-def _settled_wishes(situation: Situation, limits: DirectionLimits) -> tuple[int, ...]:
+def _settled_wishes(situation: Situation, limits: DirectionLimits) -> tuple[Wish, ...]:
     """Give the wishes of a full stabilization window; empty while it is not full."""
     window = limits.stabilization_seconds
     if not is_full(situation.memory.wishes, situation.at, window, situation.interval_seconds):
         return ()
-    return tuple(wish.count for wish in trim(situation.memory.wishes, situation.at, window))
+    return trim(situation.memory.wishes, situation.at, window)
 
 
-def _cool_down(
-    direction: str, wanted: int, situation: Situation, limits: DirectionLimits, since: Sequence[float | None]
-) -> Limited:
+def _cool_down(direction: str, wanted: int, situation: Situation, since: Sequence[float | None]) -> Limited:
+    behavior = situation.policy.behavior
+    limits = behavior.scale_out if direction == "out" else behavior.scale_in
     until = max((at + limits.cooldown_seconds for at in since if at is not None), default=situation.at)
     if situation.at >= until:
         return wanted, ()
     return situation.current, (because(ReasonCode.HELD_BY_COOLDOWN, direction=direction, wanted=wanted, until=until),)
 
 
-def _stabilization(direction: str, wanted: int, limits: DirectionLimits, extreme: int) -> Reason:
+def _stabilization(
+    direction: str, wanted: int, situation: Situation, limits: DirectionLimits, extreme: int, others: Sequence[Wish]
+) -> Reason:
+    """Say what holds; it lets go when the last of the `others`, or the start of the record, has left the window."""
+    holding = others or situation.memory.wishes[:1]
+    since = holding[-1].at if holding else situation.at
     return because(
         ReasonCode.HELD_BY_STABILIZATION,
         direction=direction,
         wanted=wanted,
         window_seconds=limits.stabilization_seconds,
         extreme=extreme,
+        until=since + limits.stabilization_seconds,
     )
+
+
+def note_change(memory: GroupMemory, policy: Policy, delta: int, at: float) -> tuple[SizeChange, ...]:
+    """Append a change of the count and drop what no rate limit can need."""
+    rates = policy.behavior.scale_out.rates + policy.behavior.scale_in.rates
+    longest = max((rate.per_seconds for rate in rates), default=0.0)
+    kept = tuple(change for change in memory.changes if change.at > at - longest)
+    return (*kept, SizeChange(at, delta)) if delta and rates else kept
 
 
 def note_wish(memory: GroupMemory, policy: Policy, wanted: int, at: float) -> tuple[Wish, ...]:

@@ -25,6 +25,7 @@ def _shift(group: GroupMemory, seconds: float) -> GroupMemory:
             for metric, samples in group.samples.items()
         },
         wishes=tuple(replace(wish, at=wish.at - seconds) for wish in group.wishes),
+        changes=tuple(replace(change, at=change.at - seconds) for change in group.changes),
         scaled_out_at=_earlier(group.scaled_out_at, seconds),
         scaled_in_at=_earlier(group.scaled_in_at, seconds),
         instances={

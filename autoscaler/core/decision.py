@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from autoscaler.core.metrics import Unit
+
 Parameter = int | float | str
 
 
@@ -15,11 +17,26 @@ class ReasonCode(StrEnum):
     TARGET_UNDERRUN = "target_underrun"
     WITHIN_TARGET = "within_target"
     WITHIN_TOLERANCE = "within_tolerance"
+    STEP_OUT = "step_out"
+    STEP_IN = "step_in"
+    WITHIN_STEPS = "within_steps"
+    ABOVE_THRESHOLD = "above_threshold"
+    BELOW_THRESHOLD = "below_threshold"
+    WITHIN_THRESHOLDS = "within_thresholds"
+    SCHEDULE_DESIRES = "schedule_desires"
+    SCHEDULE_SETS_MIN = "schedule_sets_min"
+    SCHEDULE_SETS_MAX = "schedule_sets_max"
+    SCHEDULE_INACTIVE = "schedule_inactive"
+    SCHEDULE_UNKNOWN = "schedule_unknown"
     NO_SIGNAL = "no_signal"
     HELD_BY_OPERATOR = "held_by_operator"
     RAISED_TO_MIN = "raised_to_min"
     SCALE_OUT_LIMITED_BY_MAX = "scale_out_limited_by_max"
     LOWERED_TO_MAX = "lowered_to_max"
+    SCALE_OUT_OFF = "scale_out_off"
+    SCALE_IN_OFF = "scale_in_off"
+    LIMITED_BY_RATE = "limited_by_rate"
+    LIMITED_BY_PROJECTION = "limited_by_projection"
     HELD_BY_STABILIZATION = "held_by_stabilization"
     HELD_BY_COOLDOWN = "held_by_cooldown"
     HELD_BY_MISSING_LOAD = "held_by_missing_load"
@@ -78,11 +95,12 @@ class Input:
 
     metric: str
     value: float | None
-    """The load over the window, a fraction of one instance's capacity; None where nothing was measured."""
+    """The value over the window, in the metric's unit; None where nothing was measured."""
     latest: float | None
     age_seconds: float | None
     """How old the newest sample is."""
-    target: float
+    target: float | None
+    """What target tracking keeps it near."""
     measured: int
     warming: int
     missing: int
@@ -91,6 +109,17 @@ class Input:
     across: str = "avg"
     steal: float | None = None
     """The share of their time that the host withheld from the guests, at the newest sample."""
+    unit: Unit = Unit.SHARE
+    take: str = "avg"
+    """How the window became one value."""
+    source: str | None = None
+    """What was read, with the query or pool where there is one."""
+    low: float | None = None
+    """The demand over the window if what was not measured carries nothing."""
+    high: float | None = None
+    """The demand over the window if what was not measured is full: the two differ by what was imputed."""
+    why: str | None = None
+    """Why what is read outside the guests could not be read at this tick; None where it could."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +129,8 @@ class Recommendation:
     strategy: str
     count: int | None
     reason: Reason
+    abstains: bool = False
+    """It has no say: neither does it want more nor could it ever agree to fewer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,3 +147,42 @@ class Decision:
     desired: int
     admitted: int
     reasons: tuple[Reason, ...]
+
+
+LIMITERS = frozenset(
+    {
+        ReasonCode.SCALE_OUT_LIMITED_BY_MAX,
+        ReasonCode.RAISED_TO_MIN,
+        ReasonCode.SCALE_OUT_OFF,
+        ReasonCode.SCALE_IN_OFF,
+        ReasonCode.LIMITED_BY_RATE,
+        ReasonCode.LIMITED_BY_PROJECTION,
+        ReasonCode.HELD_BY_STABILIZATION,
+        ReasonCode.HELD_BY_COOLDOWN,
+        ReasonCode.HELD_BY_MISSING_LOAD,
+        ReasonCode.HELD_BY_STARVED_GUESTS,
+        ReasonCode.HELD_BY_UNFILLED_WINDOW,
+    }
+)
+"""What lets through another count than the `wanted` among its parameters."""
+
+
+@dataclass(frozen=True, slots=True)
+class ButFor:
+    """What a decision would have been without one limiter: `more` instances (negative for fewer)."""
+
+    more: int
+    reason: Reason
+    until: float | None
+    """When that limiter lets go, if nothing else changes; None where that cannot be told."""
+
+
+def but_for(decision: Decision) -> tuple[ButFor, ...]:
+    """Tell what each limiter kept a decision from."""
+    found = []
+    for reason in decision.reasons:
+        wanted, until = reason.parameters.get("wanted"), reason.parameters.get("until")
+        if reason.code in LIMITERS and isinstance(wanted, int) and wanted != decision.admitted:
+            more = wanted - decision.admitted
+            found.append(ButFor(more, reason, float(until) if isinstance(until, int | float) else None))
+    return tuple(found)

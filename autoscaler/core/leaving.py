@@ -40,7 +40,7 @@ class _Sides:
 def leave(policy: Policy, admitted: int, instances: Sequence[Instance], memory: GroupMemory, at: float) -> Leaving:
     """Plan what leaves of a group that should have `admitted` instances."""
     known = dict(memory.instances)
-    failed = [i for i in instances if i.state is InstanceState.FAILED and i.reachable]
+    failed = [i for i in instances if i.state is InstanceState.FAILED and i.reachable and i.in_flight is None]
     sides = _take_sides(policy, admitted, instances, at)
     lacking, back = _take_back(admitted - len(sides.good), instances, known)
     for instance in back:

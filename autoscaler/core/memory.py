@@ -22,6 +22,22 @@ class LoadSample:
     missing: int
     steal: float | None = None
     """Average over what was measured: the share of its vCPUs' time that a guest wanted to run and could not."""
+    least: float | None = None
+    """`value` if what is warming or missing carries nothing."""
+    most: float | None = None
+    """`value` if what is warming or missing is fully loaded."""
+    serving: int = 0
+    """Instances that were ready and warmed up, measured or not."""
+
+    @property
+    def unmeasured(self) -> int:
+        """How many values had to be imputed."""
+        return self.warming + self.missing
+
+    @property
+    def members(self) -> int:
+        """How many values there should be: the ready instances, or one for what is one value by itself."""
+        return self.measured + self.unmeasured
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +46,14 @@ class Wish:
 
     at: float
     count: int
+
+
+@dataclass(frozen=True, slots=True)
+class SizeChange:
+    """A change of the admitted count, for the rate limits; `delta` is negative for a scale-in."""
+
+    at: float
+    delta: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +125,10 @@ class GroupMemory:
     sequence: int = 0
     """How many instance ids were given out."""
     samples: Mapping[str, tuple[LoadSample, ...]] = field(default_factory=dict)
-    """Per metric, the window's samples, oldest first."""
+    """Per signal's series, the samples of its longest window, oldest first."""
     wishes: tuple[Wish, ...] = ()
+    changes: tuple[SizeChange, ...] = ()
+    """What the rate limits can still need, oldest first."""
     scaled_out_at: float | None = None
     scaled_in_at: float | None = None
     instances: Mapping[str, InstanceMemory] = field(default_factory=dict)

@@ -190,6 +190,14 @@ class TrafficView:
     """The mean time to a response, of the backend's last 1024 requests."""
 
 
+@dataclass(frozen=True, slots=True)
+class ScheduleState:
+    """Whether a schedule's span is active, and until when that is so; None where it never changes again."""
+
+    active: bool
+    until: float | None = None
+
+
 class Change(StrEnum):
     """What an operator can ask of a group or of an instance."""
 
@@ -243,3 +251,5 @@ class Observation:
     """By instance id; an instance that was not asked yet is not among them."""
     traffic: Mapping[str, TrafficView | Unknown] = field(default_factory=dict)
     """By group, of those that have a load balancer; one that was not asked yet is not among them."""
+    schedules: Mapping[str, ScheduleState] = field(default_factory=dict)
+    """By the key of the schedule; one that could not be told is not among them."""

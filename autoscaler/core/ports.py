@@ -64,6 +64,10 @@ class Hypervisor(Protocol):
         """
         ...
 
+    def watch_pools(self, pools: frozenset[str]) -> None:
+        """Let the listing tell the room of these storage pools from now on, as far as they are active."""
+        ...
+
     def counters(self, metrics: frozenset[str]) -> Mapping[str, DomainCounters]:
         """Raw counters of every running domain, by UUID, as far as these metrics are made of them."""
         ...

@@ -32,6 +32,7 @@ from autoscaler.core.taking_in import (
     take_in_outcomes,
     take_in_requests,
 )
+from autoscaler.core.traffic import figures
 from autoscaler.core.transition import Transition
 
 
@@ -173,6 +174,8 @@ def _decide(
 ) -> tuple[Decision, tuple[Action, ...], GroupMemory]:
     policy, group, instances = seen.policy, replace(seen.group, deleting=False), seen.instances
     at = observation.at
+    told = figures(observation.traffic.get(policy.group))
+    observation = replace(observation, external={**observation.external, **told})
     if seen.unread:
         held = _hold_unread(policy, group, observation, seen.unread)
         return replace(held, reasons=held.reasons + seen.reasons), (), group

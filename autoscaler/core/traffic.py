@@ -7,7 +7,7 @@ having to notice. What is added comes before what is taken away. Slots that are 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from autoscaler.core.observation import Slot, SlotState, TrafficView
+from autoscaler.core.observation import ExternalSample, Slot, SlotState, TrafficView, Unknown
 from autoscaler.core.policy import Traffic
 
 
@@ -102,6 +102,25 @@ def targets(group: str, services: Sequence[Service]) -> list[dict[str, object]]:
         }
         for s in services
     ]
+
+
+def figures(view: TrafficView | Unknown | None) -> dict[str, ExternalSample | Unknown]:
+    """Give what a group can be scaled by of what its load balancer tells, by metric."""
+    if view is None:
+        return {}
+    if isinstance(view, Unknown):
+        return dict.fromkeys(("haproxy.sessions_per_server", "haproxy.queue", "haproxy.response_time"), view)
+    serving = [slot.sessions for slot in view.slots if slot.serves and slot.sessions is not None]
+    idle = Unknown("the load balancer has nobody in service")
+    return {
+        "haproxy.sessions_per_server": ExternalSample(sum(serving) / len(serving), view.at) if serving else idle,
+        "haproxy.queue": _figure(view.queue, view.at),
+        "haproxy.response_time": _figure(view.response_seconds, view.at),
+    }
+
+
+def _figure(value: float | None, at: float) -> ExternalSample | Unknown:
+    return Unknown("the load balancer does not tell it") if value is None else ExternalSample(value, at)
 
 
 def unplaced(view: TrafficView, wanted: Wanted) -> tuple[Service, ...]:

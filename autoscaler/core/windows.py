@@ -1,10 +1,15 @@
 """Windows over time-stamped samples, shared by load windows and stabilization windows."""
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import pairwise
+from math import ceil
+from operator import attrgetter
 from typing import Protocol, TypeVar
 
 MAX_GAP_INTERVALS = 2.0
+
+_at = attrgetter("at")
 
 
 class Stamped(Protocol):
@@ -21,17 +26,19 @@ S = TypeVar("S", bound=Stamped)
 
 def trim(samples: Sequence[S], at: float, window_seconds: float) -> tuple[S, ...]:
     """Drop what no window ending at `at` or later can need: all but the newest of those before its start."""
-    start = at - window_seconds
-    older = [sample for sample in samples if sample.at <= start]
-    return (*older[-1:], *(sample for sample in samples if sample.at > start))
+    first = max(bisect_right(samples, at - window_seconds, key=_at) - 1, 0)
+    return tuple(samples[first:])
 
 
 def is_full(samples: Sequence[S], at: float, window_seconds: float, interval_seconds: float) -> bool:
     """Whether samples cover the window up to `at` with no gap over two intervals."""
     inside = trim(samples, at, window_seconds)
-    if not inside or inside[0].at > at - window_seconds:
-        return False
-    times = [*(sample.at for sample in inside), at]
+    return bool(inside) and inside[0].at <= at - window_seconds and is_dense(inside, at, interval_seconds)
+
+
+def is_dense(samples: Sequence[S], at: float, interval_seconds: float) -> bool:
+    """Whether there is no gap over two intervals between the samples, nor between the newest and `at`."""
+    times = [*map(_at, samples), at]
     return all(later - earlier <= MAX_GAP_INTERVALS * interval_seconds for earlier, later in pairwise(times))
 
 
@@ -47,3 +54,42 @@ def weights(samples: Sequence[S], at: float, window_seconds: float, interval_sec
             weighed.append((sample, min(span, MAX_GAP_INTERVALS * interval_seconds)))
         before = sample.at
     return weighed
+
+
+def fold(values: Sequence[tuple[float, float]], take: str) -> float | None:
+    """Make one value of a window's values, each with its weight, oldest first; None where nothing has a weight.
+
+    `take` is avg (by weight), max, last, or a percentile p1 to p99 (the least value that so much of the weight is at or
+    below).
+    """
+    total = sum(weight for _, weight in values)
+    if total <= 0:
+        return None
+    match take:
+        case "avg":
+            return sum(value * weight for value, weight in values) / total
+        case "max":
+            return max(value for value, weight in values if weight > 0)
+        case "last":
+            return values[-1][0]
+    wanted, passed = total * int(take[1:]) / 100, 0.0
+    ordered = sorted(values)
+    for value, weight in ordered:
+        passed += weight
+        if passed >= wanted:
+            return value
+    return ordered[-1][0]
+
+
+def statistic(name: str, values: Sequence[float]) -> float:
+    """Make one value of several (at least one): avg, max, min, sum, or a percentile p1 to p99 by nearest rank."""
+    match name:
+        case "avg":
+            return sum(values) / len(values)
+        case "max":
+            return max(values)
+        case "min":
+            return min(values)
+        case "sum":
+            return sum(values)
+    return sorted(values)[ceil(len(values) * int(name[1:]) / 100) - 1]

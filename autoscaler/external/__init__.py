@@ -1,1 +1,1 @@
-"""Everything spoken to over a network that is not libvirt: probes of instances, webhooks."""
+"""Everything spoken to over a network that is not libvirt."""

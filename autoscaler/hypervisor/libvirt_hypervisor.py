@@ -9,13 +9,13 @@ import libvirt
 
 from autoscaler.core.action import Clone
 from autoscaler.core.errors import HypervisorError, HypervisorErrorKind
-from autoscaler.core.observation import Domain, DomainCounters, DomainState, HostInventory, Ownership
+from autoscaler.core.observation import Domain, DomainCounters, DomainState, HostInventory, Ownership, PoolSpace
 from autoscaler.core.ports import GuestRun, VolumeRef
 from autoscaler.hypervisor import counters, domains, guest_exec, volumes
 from autoscaler.hypervisor.accelerator import AcceleratorChoice
 from autoscaler.hypervisor.agent import AgentProber
 from autoscaler.hypervisor.calls import Calls
-from autoscaler.hypervisor.connection import Connections
+from autoscaler.hypervisor.connection import Connections, is_local
 from autoscaler.hypervisor.domain_xml import domain_uuid, domain_xml
 from autoscaler.hypervisor.events import watch_lifecycle
 from autoscaler.hypervisor.inventory import list_domains
@@ -59,6 +59,8 @@ class LibvirtHypervisor:
         self._host = host
         self._controller = controller
         self._read_seconds = read_seconds
+        self._watched_pools: frozenset[str] = frozenset()
+        self._local = is_local(uri)
         self._write_seconds = write_seconds
         # What waits for a guest must hold up neither sampling nor actions: each has its own budget of stuck calls.
         self._reads = Connections(host, uri, Calls(host), on_open=lambda opened: watch_lifecycle(opened, on_change))
@@ -89,13 +91,18 @@ class LibvirtHypervisor:
 
     def inventory(self) -> HostInventory:
         """List all domains, ours or not, with state, ownership, and whether our running ones' agents answer."""
-        found = self._reads.call("list its domains", lambda it: list_domains(it, self._host), self._read_seconds)
+        watched = self._watched_pools
+
+        def read(connection: libvirt.virConnect) -> tuple[tuple[Domain, ...], dict[str, PoolSpace]]:
+            return list_domains(connection, self._host), volumes.space(connection, watched, local=self._local)
+
+        found, pools = self._reads.call("list its domains", read, self._read_seconds)
         asked = {domain.uuid: domain.ownership for domain in found if self._is_running_and_ours(domain)}
         groups = self._addressed_groups
         addressed = frozenset(uuid for uuid, owner in asked.items() if owner is not None and owner.group in groups)
         self._agents.watch(frozenset(asked), addressed)
         return HostInventory(
-            self._host, tuple(self._with_told(domain) if domain.uuid in asked else domain for domain in found)
+            self._host, tuple(self._with_told(domain) if domain.uuid in asked else domain for domain in found), pools
         )
 
     def watch_addresses(self, groups: frozenset[str]) -> None:
@@ -118,6 +125,10 @@ class LibvirtHypervisor:
             return guest_exec.run(domain, argv, seconds)
 
         return self._guests.call(f"run {argv[0]} in {instance}", run, seconds + guest_exec.GRACE_SECONDS)
+
+    def watch_pools(self, pools: frozenset[str]) -> None:
+        """Let the listing tell the room of these storage pools from now on, as far as they are active."""
+        self._watched_pools = pools
 
     def counters(self, metrics: frozenset[str]) -> Mapping[str, DomainCounters]:
         """Raw counters of every running domain, by UUID, in one call; none where no metric needs any."""

@@ -5,15 +5,20 @@ ordinary user, and nothing of an instance stays behind.
 """
 
 import hashlib
+import os
 from xml.etree import ElementTree as ET
 
 import libvirt
+import structlog
 
 from autoscaler.core.errors import HypervisorError, HypervisorErrorKind
+from autoscaler.core.observation import PoolSpace
 from autoscaler.core.policy import Image
 from autoscaler.core.ports import VolumeRef, overlay_name
 from autoscaler.hypervisor.domain_xml import Files, to_text
 from autoscaler.hypervisor.errors import is_code
+
+log = structlog.get_logger(__name__)
 
 _QCOW2_HEADER_BYTES = 104
 _EXTERNAL_DATA_FILE = 1 << 2
@@ -24,6 +29,36 @@ _DIRECTORY_POOLS = frozenset({"dir", "fs", "netfs"})
 def free_bytes(connection: libvirt.virConnect, name: str, host: str) -> int:
     """Tell how much room an active pool had left when libvirt last looked."""
     return int(active_pool(connection, name, host).info()[3])
+
+
+def space(connection: libvirt.virConnect, names: frozenset[str], *, local: bool) -> dict[str, PoolSpace]:
+    """Tell the room of each of these pools; one that is not there, not active or cannot be read is left out.
+
+    libvirt looks at a pool's room when it is refreshed or a volume is made; a `local` pool's own disk is asked instead.
+    """
+    found = {}
+    for name in names:
+        try:
+            pool = connection.storagePoolLookupByName(name)
+            if pool.isActive():
+                _, capacity, _, available = pool.info()
+                itself = _file_space(pool) if local else None
+                found[name] = itself or PoolSpace(int(capacity), int(available))
+        except libvirt.libvirtError as error:
+            log.debug("no room of a pool", pool=name, error=str(error))
+    return found
+
+
+def _file_space(pool: libvirt.virStoragePool) -> PoolSpace | None:
+    description = ET.fromstring(pool.XMLDesc())  # noqa: S314 - libvirt's own output
+    path = description.findtext("./target/path")
+    if path is None or description.get("type") not in _DIRECTORY_POOLS:
+        return None
+    try:
+        room = os.statvfs(path)
+    except OSError:  # closed to us, or in another mount namespace
+        return None
+    return PoolSpace(room.f_blocks * room.f_frsize, room.f_bavail * room.f_frsize)
 
 
 def capacity_bytes(connection: libvirt.virConnect, image: Image, host: str) -> int:

@@ -14,6 +14,7 @@ from autoscaler.policy.values import (
     read_name,
     read_share,
     read_size,
+    read_text,
     read_whole,
     write_duration,
     write_share,
@@ -24,12 +25,21 @@ DAY = 24 * HOUR
 
 Group = Annotated[str, BeforeValidator(read_group), WithJsonSchema({"type": "string", "pattern": GROUP_PATTERN})]
 Name = Annotated[str, BeforeValidator(read_name)]
+Text = Annotated[str, BeforeValidator(read_text)]
 Flag = Annotated[bool, BeforeValidator(read_flag)]
 Whole = Annotated[int, BeforeValidator(read_whole)]
 Duration = Annotated[
     float,
     BeforeValidator(read_duration),
-    WithJsonSchema({"type": "string", "examples": ["90s", "5m", "1h30m", "500ms"]}),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "pattern": "^([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?$", "minLength": 2},
+                {"type": "integer", "const": 0},
+            ],
+            "examples": ["90s", "5m", "1h30m", "500ms"],
+        }
+    ),
 ]
 Share = Annotated[
     float, BeforeValidator(read_share), WithJsonSchema({"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?%$"})

@@ -2,12 +2,14 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from autoscaler.core.errors import PolicyError, Problem
 from autoscaler.core.policy import Policy
 from autoscaler.policy.model import KNOWN_HOSTS, PolicyFile, to_core, to_data
+from autoscaler.policy.scaling import UnknownKindSection
 from autoscaler.policy.validate import validate
 from autoscaler.policy.yaml_reader import Document, read_file, reason, resolve
 
@@ -60,9 +62,15 @@ def show(policy: Policy) -> str:
     return yaml.dump(to_data(policy), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1000)
 
 
-def schema() -> dict[str, object]:
-    """Give the JSON Schema of the policy file, for editors."""
-    return PolicyFile.model_json_schema()
+def schema() -> dict[str, Any]:
+    """Give the JSON Schema of the policy file, for editors; it refuses no file that is valid."""
+    dialect = "https://json-schema.org/draft/2020-12/schema"
+    made = PolicyFile.model_json_schema()
+    # The kind that stands for all that are not known is for better errors only.
+    del made["$defs"][UnknownKindSection.__name__]
+    kinds = made["properties"]["scaling"]["items"]
+    kinds["oneOf"] = [kind for kind in kinds["oneOf"] if not kind["$ref"].endswith(UnknownKindSection.__name__)]
+    return {"$schema": dialect, **made, "title": "Policy of kvm-autoscaler"}
 
 
 def _is_policy(path: Path) -> bool:

@@ -3,8 +3,7 @@
 Defaults are those of the core's dataclasses.
 """
 
-from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, Self
 
 from pydantic import (
     AfterValidator,
@@ -13,37 +12,41 @@ from pydantic import (
     ValidationInfo,
     WithJsonSchema,
     field_validator,
+    model_validator,
 )
 
+from autoscaler.core.metrics import METRICS, Source
 from autoscaler.core.policy import (
     USER_NETWORK,
     Accelerator,
-    Across,
     Behavior,
     DirectionLimits,
     Image,
     Machine,
     Mode,
     Policy,
+    Rate,
+    Select,
     Size,
-    TargetTracking,
+    TrafficKind,
 )
-from autoscaler.core.signals import FULL, METRICS
+from autoscaler.policy import scaling
 from autoscaler.policy.fields import (
     DAY,
     HOUR,
     Bytes,
     Duration,
+    Flag,
     Group,
     Name,
     Share,
     Whole,
-    count,
     duration,
     seconds,
     tolerable,
     written,
 )
+from autoscaler.policy.fields import count as counted
 from autoscaler.policy.life import (
     AUTO,
     DrainSection,
@@ -63,6 +66,7 @@ from autoscaler.policy.life import (
     removal_data,
     removal_to_core,
 )
+from autoscaler.policy.scaling import SignalSection, StrategySection
 from autoscaler.policy.traffic import TrafficSection, fits_size, traffic_data, traffic_to_core
 from autoscaler.policy.validate import Section
 from autoscaler.policy.values import (
@@ -72,7 +76,6 @@ from autoscaler.policy.values import (
     choice,
     found,
     nearest,
-    one_of,
     write_duration,
     write_share,
     write_size,
@@ -82,25 +85,15 @@ VERSION = 1
 KNOWN_HOSTS = "known_hosts"
 """The key of the validation context under which the configuration's host names are given."""
 
-MEASURED_INSIDE = frozenset({"guest.cpu"})
-"""Metrics that are measured in the instances, so that a group without any can never tell that it needs one."""
-
 _MIB = 1024**2
 _DEFAULT = Policy(group="", image=Image("", ""), size=Size(0, 0))
 _UNREACHABLE = "nobody can reach a guest with user-mode networking; give machine.network a libvirt network"
-_TRACKING = TargetTracking(metric="", target=1.0)
 
 
 def _version(value: object) -> int:
     if value != VERSION or isinstance(value, bool | float):
         raise WrongValueError(f"this release reads version {VERSION} of the policy file, not {found(value)}")
     return VERSION
-
-
-def _target(value: float) -> float:
-    if not 0 < value <= FULL:
-        raise WrongValueError(f"{write_share(value)} is out of bounds; allowed: above 0% to 100%")
-    return value
 
 
 class ImageSection(Section):
@@ -113,7 +106,7 @@ class ImageSection(Section):
 class MachineSection(Section):
     """The shape of every instance."""
 
-    vcpus: Annotated[Whole, count(1, 256)] = _DEFAULT.machine.vcpus
+    vcpus: Annotated[Whole, counted(1, 256)] = _DEFAULT.machine.vcpus
     memory: Annotated[Bytes, AfterValidator(between(16 * _MIB, 4 * 1024 * 1024 * _MIB, write_size))] = written(
         _DEFAULT.machine.memory_bytes, write_size(_DEFAULT.machine.memory_bytes)
     )
@@ -124,8 +117,8 @@ class MachineSection(Section):
 class SizeSection(Section):
     """Bounds on the number of instances."""
 
-    min: Annotated[Whole, count(0, 1000)]
-    max: Annotated[Whole, count(1, 1000)]
+    min: Annotated[Whole, counted(0, 1000)]
+    max: Annotated[Whole, counted(1, 1000)]
 
     @field_validator("max")
     @classmethod
@@ -135,34 +128,53 @@ class SizeSection(Section):
         return value
 
 
-class TargetTrackingSection(Section):
-    """Keep the load near a target."""
-
-    type: Annotated[
-        str,
-        BeforeValidator(one_of(["target_tracking"])),
-        WithJsonSchema({"type": "string", "const": "target_tracking"}),
-    ]
-    metric: Annotated[
-        str, BeforeValidator(one_of(METRICS)), WithJsonSchema({"type": "string", "enum": sorted(METRICS)})
-    ]
-    target: Annotated[Share, AfterValidator(_target)]
-    across: Annotated[Across, BeforeValidator(choice(Across))] = _TRACKING.across
-    over: Annotated[Duration, seconds(1, HOUR)] = duration(_TRACKING.over_seconds)
+def _above_zero(value: float) -> float:
+    if value <= 0:
+        raise WrongValueError(f"{write_share(value)} is out of bounds; allowed: above 0%")
+    return value
 
 
-class ScaleOutSection(Section):
+class RateSection(Section):
+    """At most so much change within a period."""
+
+    count: Annotated[Whole, counted(1, 1000)] | None = None
+    percent: Annotated[Share, AfterValidator(_above_zero)] | None = None
+    per: Annotated[Duration, seconds(1, HOUR)]
+
+    @model_validator(mode="after")
+    def _one_limit(self) -> Self:
+        if (self.count is None) == (self.percent is None):
+            raise WrongValueError("a rate is a number or a share; write one of count and percent")
+        return self
+
+
+class _DirectionSection(Section):
+    """What slows scaling in one direction."""
+
+    enabled: Flag = True
+    tolerance: Annotated[Share, AfterValidator(tolerable)] | None = None
+    rate: list[RateSection] = Field(default=[])
+    select: Annotated[Select, BeforeValidator(choice(Select))] = _DEFAULT.behavior.scale_out.select
+
+
+class ScaleOutSection(_DirectionSection):
     """What slows scaling out."""
 
     cooldown: Annotated[Duration, seconds(0, DAY)] = duration(_DEFAULT.behavior.scale_out.cooldown_seconds)
     stabilization: Annotated[Duration, seconds(0, HOUR)] = duration(_DEFAULT.behavior.scale_out.stabilization_seconds)
 
 
-class ScaleInSection(Section):
+class ScaleInSection(_DirectionSection):
     """What slows scaling in."""
 
     cooldown: Annotated[Duration, seconds(0, DAY)] = duration(_DEFAULT.behavior.scale_in.cooldown_seconds)
     stabilization: Annotated[Duration, seconds(0, HOUR)] = duration(_DEFAULT.behavior.scale_in.stabilization_seconds)
+
+
+def _quorum(value: float) -> float:
+    if not 0 < value <= 1:
+        raise WrongValueError(f"{write_share(value)} is out of bounds; allowed: above 0% to 100%")
+    return value
 
 
 class BehaviorSection(Section):
@@ -170,6 +182,9 @@ class BehaviorSection(Section):
 
     tolerance: Annotated[Share, AfterValidator(tolerable)] = written(
         _DEFAULT.behavior.tolerance, write_share(_DEFAULT.behavior.tolerance)
+    )
+    quorum: Annotated[Share, AfterValidator(_quorum)] = written(
+        _DEFAULT.behavior.quorum, write_share(_DEFAULT.behavior.quorum)
     )
     scale_out: ScaleOutSection = Field(default_factory=ScaleOutSection)
     scale_in: ScaleInSection = Field(default_factory=ScaleInSection)
@@ -195,7 +210,7 @@ class PolicyFile(Section):
     machine: MachineSection = Field(default_factory=MachineSection)
     size: SizeSection
     behavior: BehaviorSection = Field(default_factory=BehaviorSection)
-    scaling: list[TargetTrackingSection] = Field(default=[])
+    scaling: list[StrategySection] = Field(default=[])
     warm_up: Annotated[
         float | None,
         BeforeValidator(read_warm_up),
@@ -243,48 +258,33 @@ class PolicyFile(Section):
             fits_size(value, Size(size.min, size.max))
         return value
 
-    @field_validator("scaling")
-    @classmethod
-    def _can_scale(cls, value: list[TargetTrackingSection], info: ValidationInfo) -> list[TargetTrackingSection]:
+    @model_validator(mode="after")
+    def _has_a_balancer(self) -> Self:
+        asked = self.traffic is not None and self.traffic.type is TrafficKind.HAPROXY
         errors = [
-            *_twice(value),
-            *_unreachable(value, info.data.get("behavior")),
-            *_blind(value, info.data.get("size")),
+            WrongValueError(f"{entry.metric} is told by traffic of type haproxy, and there is none", ("scaling", index))
+            for index, entry in enumerate(self.scaling)
+            if isinstance(entry, SignalSection) and METRICS[entry.metric].source is Source.BALANCER and not asked
         ]
         if errors:
             raise BrokenRulesError(errors)
+        return self
+
+    @field_validator("scaling")
+    @classmethod
+    def _can_scale(cls, value: list[StrategySection], info: ValidationInfo) -> list[StrategySection]:
+        image, size, behavior = (info.data.get(name) for name in ("image", "size", "behavior"))
+        strategies = [entry.to_core(image.pool if image is not None else "") for entry in value]
+        errors = list(scaling.twice(strategies))
+        if behavior is not None:
+            own = behavior.scale_out.tolerance
+            errors += scaling.unreachable(strategies, behavior.tolerance if own is None else own)
+        if size is not None:
+            bounds = Size(size.min, size.max)
+            errors += [*scaling.blind(strategies, bounds), *scaling.beyond(strategies, bounds)]
+        if errors:
+            raise BrokenRulesError(errors)
         return value
-
-
-def _twice(scaling: list[TargetTrackingSection]) -> Iterator[WrongValueError]:
-    seen: dict[tuple[str, Across, float], int] = {}
-    for index, entry in enumerate(scaling):
-        first = seen.setdefault((entry.metric, entry.across, entry.over), index)
-        if first != index:
-            message = (
-                f"{entry.metric} {entry.across} over {write_duration(entry.over)} has a target, in scaling[{first}]"
-            )
-            yield WrongValueError(message, ("scaling", index))
-
-
-def _unreachable(scaling: list[TargetTrackingSection], behavior: BehaviorSection | None) -> Iterator[WrongValueError]:
-    """Find targets so high that a group under full load would still be within its tolerance."""
-    for index, entry in enumerate(scaling):
-        if behavior is not None and entry.target * (1 + behavior.tolerance) >= FULL:
-            target, tolerance = write_share(entry.target), write_share(behavior.tolerance)
-            message = (
-                f"{target} with a tolerance of {tolerance} reaches 100%, and no load is above that: the group would"
-                " never scale out; lower the target or behavior.tolerance"
-            )
-            yield WrongValueError(message, ("scaling", index, "target"))
-
-
-def _blind(scaling: list[TargetTrackingSection], size: SizeSection | None) -> Iterator[WrongValueError]:
-    """Find what could never leave zero."""
-    for metric in sorted({entry.metric for entry in scaling} & MEASURED_INSIDE):
-        if size is not None and size.min == 0:
-            message = f"must be at least 1 with scaling by {metric}: without an instance nothing runs to be measured"
-            yield WrongValueError(message, ("size", "min"))
 
 
 def to_core(file: PolicyFile) -> Policy:
@@ -302,14 +302,12 @@ def to_core(file: PolicyFile) -> Policy:
             network=file.machine.network,
             accelerator=file.machine.accelerator,
         ),
-        scaling=tuple(
-            TargetTracking(metric=entry.metric, target=entry.target, across=entry.across, over_seconds=entry.over)
-            for entry in file.scaling
-        ),
+        scaling=tuple(entry.to_core(file.image.pool) for entry in file.scaling),
         behavior=Behavior(
             tolerance=behavior.tolerance,
             scale_out=_limits(behavior.scale_out),
             scale_in=_limits(behavior.scale_in),
+            quorum=behavior.quorum,
         ),
         warm_up_seconds=_DEFAULT.warm_up_seconds if file.warm_up is None else file.warm_up,
         warm_up_auto=file.warm_up is None,
@@ -323,7 +321,14 @@ def to_core(file: PolicyFile) -> Policy:
 
 
 def _limits(section: ScaleOutSection | ScaleInSection) -> DirectionLimits:
-    return DirectionLimits(cooldown_seconds=section.cooldown, stabilization_seconds=section.stabilization)
+    return DirectionLimits(
+        cooldown_seconds=section.cooldown,
+        stabilization_seconds=section.stabilization,
+        enabled=section.enabled,
+        rates=tuple(Rate(rate.per, rate.count, rate.percent) for rate in section.rate),
+        select=section.select,
+        tolerance=section.tolerance,
+    )
 
 
 def to_data(policy: Policy) -> dict[str, object]:
@@ -342,18 +347,10 @@ def to_data(policy: Policy) -> dict[str, object]:
             "accelerator": machine.accelerator.value,
         },
         "size": {"min": policy.size.min, "max": policy.size.max},
-        "scaling": [
-            {
-                "type": "target_tracking",
-                "metric": entry.metric,
-                "target": write_share(entry.target),
-                "across": entry.across.value,
-                "over": write_duration(entry.over_seconds),
-            }
-            for entry in policy.scaling
-        ],
+        "scaling": [scaling.to_data(entry) for entry in policy.scaling],
         "behavior": {
             "tolerance": write_share(behavior.tolerance),
+            "quorum": write_share(behavior.quorum),
             "scale_out": _limits_data(behavior.scale_out),
             "scale_in": _limits_data(behavior.scale_in),
         },
@@ -368,7 +365,16 @@ def to_data(policy: Policy) -> dict[str, object]:
 
 
 def _limits_data(limits: DirectionLimits) -> dict[str, object]:
-    return {
+    data: dict[str, object] = {
+        "enabled": limits.enabled,
         "cooldown": write_duration(limits.cooldown_seconds),
         "stabilization": write_duration(limits.stabilization_seconds),
+        "rate": [_rate_data(rate) for rate in limits.rates],
+        "select": limits.select.value,
     }
+    return data if limits.tolerance is None else {**data, "tolerance": write_share(limits.tolerance)}
+
+
+def _rate_data(rate: Rate) -> dict[str, object]:
+    size = {"count": rate.count} if rate.share is None else {"percent": write_share(rate.share)}
+    return {**size, "per": write_duration(rate.per_seconds)}

@@ -1,7 +1,7 @@
 """A document against a pydantic model: all its problems, each in our words and at its place in the file."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar, get_args, get_origin
+from typing import Any, ClassVar, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
@@ -24,7 +24,11 @@ _EXPECTED = {
 class Section(BaseModel):
     """A mapping in a file: unknown keys are refused, and nothing is changed after reading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    TAG: ClassVar[str | None] = None
+    """The word by which a section is chosen among several kinds."""
+
+    # A trailing underscore keeps a key that is a word of Python's, such as `for`, from being one.
+    model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=lambda name: name.rstrip("_"))
 
 
 def validate(document: Document, model: type[M], context: Mapping[str, object] | None = None) -> M:
@@ -50,7 +54,9 @@ def _problems(document: Document, model: type[BaseModel], error: ErrorDetails) -
 
 
 def _blamed(cause: ValueError, loc: Sequence[int | str]) -> Sequence[int | str]:
-    return cause.loc if isinstance(cause, WrongValueError) and cause.loc is not None else loc
+    if not isinstance(cause, WrongValueError):
+        return loc
+    return cause.loc if cause.loc is not None else (*loc, *cause.below)
 
 
 def _problem(document: Document, model: type[BaseModel], error: ErrorDetails) -> Problem:
@@ -72,9 +78,10 @@ def _keys(model: type[BaseModel], loc: Sequence[int | str]) -> set[str]:
     sections = [model]
     for step in loc:
         fields = [section.model_fields[step] for section in sections if step in section.model_fields]
-        # A step that is no field is a list's index, a mapping's own key or a union's tag: the section stays the same.
-        sections = [section for field in fields for section in _sections(field.annotation)] or sections
-    return {name for section in sections for name in section.model_fields}
+        below = [section for field in fields for section in _sections(field.annotation)]
+        # A step that is no field is a union's tag, a list's index or a mapping's own key: the section stays the same.
+        sections = below or [section for section in sections if step == getattr(section, "TAG", None)] or sections
+    return {field.alias or name for section in sections for name, field in section.model_fields.items()}
 
 
 def _sections(annotation: Any) -> list[type[BaseModel]]:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
 from difflib import get_close_matches
 from enum import StrEnum
+from math import isfinite
 from typing import TypeVar
 from urllib.parse import urlsplit
 
@@ -17,6 +18,7 @@ from autoscaler.policy.yaml_reader import printable
 _DURATION = re.compile(r"(?:([0-9]{1,9})h)?(?:([0-9]{1,9})m(?!s))?(?:([0-9]{1,9})s)?(?:([0-9]{1,9})ms)?")
 _MILLISECONDS = {"h": 3_600_000, "m": 60_000, "s": 1000, "ms": 1}
 _SHARE = re.compile(r"([0-9]{1,4}(?:\.[0-9]{1,30})?)%")
+_PERCENTILE = re.compile(r"p[1-9][0-9]?")
 _SIZE = re.compile(r"([0-9]{1,18})([A-Za-z]+)")
 SIZE_UNITS = {
     "TiB": 1024**4, "GiB": 1024**3, "MiB": 1024**2, "KiB": 1024,
@@ -30,10 +32,16 @@ E = TypeVar("E", bound=StrEnum)
 
 
 class WrongValueError(ValueError):
-    """What is wrong with a value; `loc` leads from the document's top to the one to change, if it is another."""
+    """What is wrong with a value.
 
-    def __init__(self, message: str, loc: Sequence[int | str] | None = None) -> None:
+    `loc` leads from the document's top to the one to change, if it is another; `below` from the value that was read.
+    """
+
+    def __init__(
+        self, message: str, loc: Sequence[int | str] | None = None, *, below: Sequence[int | str] = ()
+    ) -> None:
         self.loc = loc
+        self.below = tuple(below)
         super().__init__(message)
 
 
@@ -129,6 +137,36 @@ def _unit(word: str) -> str:
 def write_size(size: int) -> str:
     """Write what `read_size` reads, as short as it can be."""
     return min((f"{size // unit}{name}" for name, unit in SIZE_UNITS.items() if size % unit == 0), key=len)
+
+
+def write_number(value: float) -> float:
+    """Write what `read_number` reads: a whole number without a fraction."""
+    return int(value) if value == int(value) else value
+
+
+def read_number(value: object) -> float:
+    """Read a plain number, whole or not."""
+    if not isinstance(value, int | float) or isinstance(value, bool) or not isfinite(value):
+        raise WrongValueError(f"must be a plain number such as 20 or 1.5, not {found(value)}")
+    return float(value)
+
+
+def read_text(value: object) -> str:
+    """Read any text that is not empty."""
+    if not isinstance(value, str) or not value.strip():
+        raise WrongValueError(f"must be text, not {found(value)}")
+    return value
+
+
+def read_statistic(*words: str) -> Callable[[object], str]:
+    """Make a reader of the name of a statistic: one of some words, or a percentile p1 to p99."""
+
+    def read(value: object) -> str:
+        if isinstance(value, str) and (value in words or _PERCENTILE.fullmatch(value)):
+            return value
+        raise WrongValueError(f"must be {', '.join(words)}, or a percentile from p1 to p99, not {found(value)}")
+
+    return read
 
 
 def read_whole(value: object) -> int:

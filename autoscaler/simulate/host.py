@@ -6,10 +6,21 @@ from hashlib import blake2s
 
 from autoscaler.core.action import Clone
 from autoscaler.core.errors import HypervisorError, HypervisorErrorKind
-from autoscaler.core.observation import Domain, DomainCounters, DomainState, HostInventory, HostSample, Ownership
+from autoscaler.core.observation import (
+    Domain,
+    DomainCounters,
+    DomainState,
+    HostInventory,
+    HostSample,
+    Ownership,
+    PoolSpace,
+)
 from autoscaler.core.ports import GuestRun, VolumeRef
 
 _OFF = frozenset({DomainState.SHUTOFF, DomainState.CRASHED})
+_BYTES_PER_BUSY_SECOND = 1_000_000
+_BYTES_PER_OPERATION = 4096
+_POOL = PoolSpace(capacity_bytes=1 << 40, available_bytes=1 << 39)
 
 
 @dataclass(slots=True)
@@ -34,6 +45,8 @@ class Guest:
     boot_seconds: float = 4.0
     shutdown_seconds: float = 1.0
     """Time from the request to off; infinite for a guest that ignores it."""
+    memory_share: float = 0.5
+    """What a booted guest uses of its memory."""
 
 
 @dataclass(slots=True)
@@ -45,6 +58,9 @@ class _Machine:
     off_at: float | None = None
     vcpu_seconds: float = 0.0
     delay_seconds: float = 0.0
+    memory_bytes: int = 192 * 1024 * 1024
+    served_seconds: float = 0.0
+    """Busy time since it was started, of which disk and network counters follow."""
 
 
 class SimulatedHost:
@@ -78,6 +94,7 @@ class SimulatedHost:
         """The commands that were run in guests, oldest first."""
         self._addressed_groups: frozenset[str] = frozenset()
         self.silent: set[str] = set()
+        self._watched_pools: frozenset[str] = frozenset()
         self._machines: dict[str, _Machine] = {}
         self._accounted_at = clock.now()
         self._boots = 1
@@ -130,7 +147,15 @@ class SimulatedHost:
         """List all domains."""
         self.fault("inventory")
         self._account()
-        return HostInventory(self._host, tuple(self._as_listed(machine) for machine in self._machines.values()))
+        return HostInventory(
+            self._host,
+            tuple(self._as_listed(machine) for machine in self._machines.values()),
+            dict.fromkeys(self._watched_pools, _POOL),
+        )
+
+    def watch_pools(self, pools: frozenset[str]) -> None:
+        """Tell the room of these pools from now on: each is large and half full, and there if it holds an image."""
+        self._watched_pools = pools & {pool for pool, _ in self.images}
 
     def watch_addresses(self, groups: frozenset[str]) -> None:
         """Tell the addresses of these groups' instances from now on."""
@@ -151,17 +176,39 @@ class SimulatedHost:
         return GuestRun(0)
 
     def counters(self, metrics: frozenset[str]) -> Mapping[str, DomainCounters]:  # noqa: ARG002 - they cost nothing
-        """Give the vCPU counters of running domains."""
+        """Give the counters of running domains: disk and network move with the time they are busy."""
         self.fault("counters")
         self._account()
         now = self._clock.now()
         return {
-            machine.domain.uuid: DomainCounters(
-                machine.domain.uuid, now, machine.vcpus, machine.vcpu_seconds, machine.delay_seconds
-            )
+            machine.domain.uuid: self._counters(machine, now)
             for machine in self._machines.values()
             if machine.domain.state is DomainState.RUNNING
         }
+
+    def _counters(self, machine: _Machine, now: float) -> DomainCounters:
+        moved = int(machine.served_seconds * _BYTES_PER_BUSY_SECOND)
+        operations = moved // _BYTES_PER_OPERATION
+        told = self._booted(machine, now)
+        usable = machine.memory_bytes * (1.0 - self.guest.memory_share)
+        return DomainCounters(
+            machine.domain.uuid,
+            now,
+            machine.vcpus,
+            machine.vcpu_seconds,
+            machine.delay_seconds,
+            balloon_bytes=machine.memory_bytes,
+            memory_usable_bytes=int(usable) if told else None,
+            memory_updated_at=now if told else None,
+            disk_read_bytes=moved,
+            disk_write_bytes=moved,
+            disk_read_ops=operations,
+            disk_write_ops=operations,
+            net_rx_bytes=moved,
+            net_tx_bytes=moved,
+            net_rx_packets=operations,
+            net_tx_packets=operations,
+        )
 
     def validate(self, clone: Clone) -> None:
         """Raise NOT_FOUND without the image, EXISTS where the name is taken."""
@@ -192,7 +239,9 @@ class SimulatedHost:
         self._refuse_taken(clone.instance)
         uuid = _uuid(clone.instance, self._controller)
         domain = Domain(self._host, uuid, clone.instance, DomainState.SHUTOFF, ownership)
-        self._machines[clone.instance] = _Machine(domain, volume, clone.machine.vcpus)
+        self._machines[clone.instance] = _Machine(
+            domain, volume, clone.machine.vcpus, memory_bytes=clone.machine.memory_bytes
+        )
 
     def start(self, instance: str) -> None:
         """Start the domain; it answers after the guest's boot time."""
@@ -202,7 +251,8 @@ class SimulatedHost:
             raise HypervisorError(HypervisorErrorKind.NOT_FOUND, f"no domain {instance}")
         if machine.domain.state in _OFF:
             self._account()
-            machine.started_at, machine.off_at, machine.vcpu_seconds = self._clock.now(), None, 0.0
+            machine.started_at, machine.off_at = self._clock.now(), None
+            machine.vcpu_seconds, machine.served_seconds = 0.0, 0.0
             machine.domain = replace(machine.domain, state=DomainState.RUNNING, saved=False)
 
     def running(self, instance: str) -> bool | None:
@@ -291,7 +341,9 @@ class SimulatedHost:
                 machine.delay_seconds += elapsed * self.steal
             serving = [machine for machine in booted if machine.domain.ownership is not None]
             for machine in serving:
-                machine.vcpu_seconds += elapsed * min(self.demand(self._accounted_at) / len(serving), 1.0)
+                busy = elapsed * min(self.demand(self._accounted_at) / len(serving), 1.0)
+                machine.vcpu_seconds += busy
+                machine.served_seconds += busy
             self._accounted_at = now
 
 

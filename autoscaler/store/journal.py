@@ -23,8 +23,9 @@ from autoscaler.core.policy import Policy
 from autoscaler.core.ports import VolumeRef
 from autoscaler.store.database import MOVE_ASIDE, Database
 from autoscaler.store.lock import CONTROLLER, StateLock, make_directory, read_controller, write_controller
-from autoscaler.store.records import Event, Pending, ReplayTick, Rollup, Step, TickRecord
+from autoscaler.store.records import Event, History, Pending, ReplayTick, Rollup, Step, TickRecord
 from autoscaler.store.retention import CAP_BYTES, prune
+from autoscaler.store.rollups import put_together, span_of
 from autoscaler.store.ticks import (
     EncodedTick,
     compress,
@@ -45,6 +46,8 @@ CHECKPOINT_TICKS = 360
 _ENDED = frozenset({IntentState.DONE, IntentState.FAILED})
 _REPLAY_BATCH = 50
 _LIMIT = 1000
+_CHANGES = 200
+"""The most changes a history tells."""
 
 T = TypeVar("T")
 _ACTION = cast("type[Action]", Action)
@@ -315,13 +318,16 @@ class Journal:
                 (at, kind, group, instance, text),
             )
 
-    def events(self, since: float | None = None, group: str | None = None, limit: int = _LIMIT) -> tuple[Event, ...]:
-        """List the newest `limit` events, oldest of them first."""
+    def events(
+        self, since: float | None = None, group: str | None = None, limit: int = _LIMIT, after: int = 0
+    ) -> tuple[Event, ...]:
+        """List the newest `limit` events, oldest of them first; `after` is an id that theirs are greater than."""
         with self._database.reading("read the events") as connection:
             rows = connection.execute(
                 'SELECT id, at, kind, "group", instance, detail FROM events '
-                'WHERE (?1 IS NULL OR at >= ?1) AND (?2 IS NULL OR "group" = ?2) ORDER BY at DESC, id DESC LIMIT ?3',
-                (since, group, limit),
+                'WHERE (?1 IS NULL OR at >= ?1) AND (?2 IS NULL OR "group" = ?2) AND id > ?4 '
+                "ORDER BY at DESC, id DESC LIMIT ?3",
+                (since, group, limit, after),
             ).fetchall()
         return tuple(
             Event(id_, at, kind, of_group, instance, self._parse(detail, dict[str, str | int | float]))
@@ -369,6 +375,16 @@ class Journal:
                 (group, metric, since),
             ).fetchall()
         return tuple(Rollup(*row) for row in rows)
+
+    def history(self, group: str, since: float, until: float) -> History:
+        """Tell what became of a group; its loads over at most `MAX_SPANS` equal spans of whole minutes."""
+        with self._database.reading("read the roll-ups") as connection:
+            metrics = connection.execute(
+                'SELECT DISTINCT metric FROM rollups WHERE "group" = ? AND minute >= ? ORDER BY metric', (group, since)
+            ).fetchall()
+        span_seconds = span_of(since, until)
+        loads = {metric: put_together(self.rollups(group, metric, since), span_seconds) for (metric,) in metrics}
+        return History(group, since, until, self.decisions(group, since, _CHANGES), loads, span_seconds)
 
     def replay(self) -> Iterator[ReplayTick]:
         """Yield every raw tick in the order they were committed; a replay can begin at one with `memory_before`."""

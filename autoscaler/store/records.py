@@ -71,13 +71,27 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Rollup:
-    """A group's load over one minute; the loads are fractions of one instance's capacity."""
+    """A group's load over one minute, or over several that were put together, in the metric's own unit."""
 
     minute: int
-    """When the minute began."""
+    """When the first minute began."""
     samples: int
     avg: float
     min: float
     max: float
     admitted: int
-    """The last admitted count in this minute."""
+    """The last admitted count in this time."""
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What became of a group since a time."""
+
+    group: str
+    since: float
+    until: float
+    decisions: tuple[Decision, ...]
+    """Those that differed from the one before, the newest of them, oldest first."""
+    loads: Mapping[str, tuple[Rollup, ...]]
+    """By metric, over spans of `span_seconds`; one without any measured load is not among them."""
+    span_seconds: int

@@ -146,9 +146,15 @@ def roll_up(connection: sqlite3.Connection, decision: Decision) -> None:
         'ON CONFLICT ("group", metric, minute) DO UPDATE SET samples = samples + 1, '
         "avg = avg + (excluded.avg - avg) / (samples + 1), "
         "min = min(min, excluded.min), max = max(max, excluded.max), admitted = excluded.admitted",
-        [
-            (decision.group, each.metric, minute, each.value, decision.admitted)
-            for each in decision.inputs
-            if each.value is not None
-        ],
+        [(decision.group, name, minute, value, decision.admitted) for name, value in _loads(decision).items()],
     )
+
+
+def _loads(decision: Decision) -> dict[str, float]:
+    """Name each figure by its metric, its query or pool, and how instances became one; of several windows the first."""
+    loads: dict[str, float] = {}
+    for each in decision.inputs:
+        name = each.source or each.metric
+        if each.value is not None:
+            loads.setdefault(name if each.across == "avg" else f"{name} ({each.across})", each.value)
+    return loads

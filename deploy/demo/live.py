@@ -163,7 +163,7 @@ def _load_text(group: GroupStatus, burning: float) -> str:
     seen = group.decision.inputs[0] if group.decision is not None and group.decision.inputs else None
     if seen is None or seen.value is None:
         return "load: not measured yet"
-    return f"load: {percent(seen.value)}, target {percent(seen.target)}; burnt in the guests: {burning:.2f} vCPU"
+    return f"load: {percent(seen.value)}, target {percent(seen.target or 0.0)}; burnt in the guests: {burning:.2f} vCPU"
 
 
 def _load_line(group: GroupStatus, burning: float) -> Text:
@@ -172,7 +172,7 @@ def _load_line(group: GroupStatus, burning: float) -> Text:
     line = Text()
     if seen is not None and seen.value is not None:
         filled = min(round(seen.value * _BAR_CELLS), _BAR_CELLS)
-        target = round(seen.target * _BAR_CELLS)
+        target = round((seen.target or 0.0) * _BAR_CELLS)
         for cell in range(_BAR_CELLS):
             if cell == target:
                 line.append("│", style="bold")

@@ -17,7 +17,10 @@ from tests.support.daemon import define_foreign, guest_exec
 @pytest.mark.timeout(120)
 class TestRealWorld(WorldContract):
     @pytest.fixture
-    def bench(self, tmp_path: Path, libvirt_uri: str, pool: Pool, hypervisor: HypervisorFactory) -> Iterator[Bench]:
+    def bench(
+        self, tmp_path: Path, libvirt_uri: str, pool: Pool, network: str, hypervisor: HypervisorFactory
+    ) -> Iterator[Bench]:
+        self.network = network
         self.uri, self.pool = libvirt_uri, pool
         self.image = Image(pool.name, pool.golden.name)
         journal = Journal.open(tmp_path / "state")

@@ -1,6 +1,7 @@
 """One host's libvirt behind the port: every step, its idempotence, and what must not be touched."""
 
 import json
+import os
 import subprocess
 import time
 from dataclasses import replace
@@ -321,3 +322,14 @@ def test_events_wake_whoever_listens(hypervisor: HypervisorFactory, controller: 
     assert woken == []
     define(host, clone_in(pool), controller)
     wait_until(lambda: woken, 5, "an event arrived")
+
+
+def test_the_room_of_pools_that_are_watched_is_told(hypervisor: HypervisorFactory, pool: Pool) -> None:
+    host = hypervisor()
+    assert host.inventory().pools == {}
+    host.watch_pools(frozenset({pool.name, "absent"}))
+    told = host.inventory().pools
+    disk = os.statvfs(pool.path)
+    assert set(told) == {pool.name}
+    assert told[pool.name].capacity_bytes == disk.f_blocks * disk.f_frsize
+    assert told[pool.name].available_bytes == pytest.approx(disk.f_bavail * disk.f_frsize, abs=1 << 30)

@@ -150,7 +150,7 @@ def test_slow_sessions_are_waited_for_to_their_deadline_and_prometheus_discovers
     daemon = make_daemon(section, size={"min": 2, "max": 3}).start()
     two = group_of(until_served(daemon, 2)).instances
     addresses = {i.address for i in two}
-    with DiscoveringPrometheus(tmp_path / "prometheus", daemon.port, libvirtd.inside_network) as prometheus:
+    with DiscoveringPrometheus(tmp_path / "prometheus", daemon.port, inside=libvirtd.inside_network) as prometheus:
         wait_until(lambda: prometheus.targets() == addresses, 40, "Prometheus finds both")
         for instance in two:
             make_slow(libvirtd.uri, instance.instance)

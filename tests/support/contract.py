@@ -8,7 +8,7 @@ from autoscaler.core.action import Action, Clone, InFlight, Intent, IntentState,
 from autoscaler.core.errors import HypervisorErrorKind
 from autoscaler.core.instances import owned_domains
 from autoscaler.core.memory import Memory
-from autoscaler.core.observation import Domain, DomainState, HostInventory, Observation
+from autoscaler.core.observation import Domain, DomainCounters, DomainState, HostInventory, Observation
 from autoscaler.core.policy import USER_NETWORK, Image, Machine
 from autoscaler.core.ports import Hypervisor
 from autoscaler.executor import Executor, Time, Work, carry_out, settle
@@ -18,6 +18,7 @@ from autoscaler.store import Journal, TickRecord
 from autoscaler.world import Workers, World
 
 GROUP = "contract"
+METRICS = frozenset({"guest.cpu", "guest.memory", "guest.disk.read_bytes", "guest.net.rx_bytes"})
 
 
 class InlineWorkers:
@@ -60,7 +61,7 @@ class Bench:
         self.seen: Observation | None = None
 
     def observe(self) -> Observation:
-        self.seen = self._world.observe(self._now(), frozenset({"guest.cpu"}))
+        self.seen = self._world.observe(self._now(), METRICS)
         return self.seen
 
     def apply(self, *actions: Action) -> None:
@@ -93,13 +94,26 @@ def ended(seen: Observation, instance: str) -> IntentState | None:
     return None
 
 
+def assert_monotone(before: DomainCounters, now: DomainCounters, *names: str) -> None:
+    for name in names:
+        then, later = getattr(before, name), getattr(now, name)
+        assert then is not None, f"{name} is missing"
+        assert later is not None, f"{name} is missing"
+        assert 0 <= then <= later, name
+
+
+DISK_COUNTERS = ("disk_read_bytes", "disk_write_bytes", "disk_read_ops", "disk_write_ops")
+NET_COUNTERS = ("net_rx_bytes", "net_tx_bytes", "net_rx_packets", "net_tx_packets")
+
+
 class WorldContract(abc.ABC):
     """Inherit, and give a `bench` fixture."""
 
     image: Image
+    network: str = USER_NETWORK
 
     def clone(self, instance: str, image: Image | None = None) -> Clone:
-        machine = Machine(vcpus=1, memory_bytes=192 * 1024 * 1024, network=USER_NETWORK)
+        machine = Machine(vcpus=1, memory_bytes=192 * 1024 * 1024, network=self.network)
         return Clone(GROUP, "local", instance, image or self.image, machine)
 
     def remove(self, instance: str, deadline_seconds: float = 10.0) -> Remove:
@@ -146,10 +160,27 @@ class WorldContract(abc.ABC):
             assert now.vcpu_time_seconds is not None
             assert now.vcpu_time_seconds >= before.vcpu_time_seconds
             assert now.vcpu_delay_seconds is not None
+            assert_monotone(before, now, *DISK_COUNTERS, *NET_COUNTERS)
+        self.assert_memory_is_told(bench)
         bench.apply(self.remove("contract-a"), self.remove("contract-b"))
         bench.until(lambda seen: not bench.owned(seen) and not seen.in_flight)
         assert self.volumes(bench) == set()
         assert bench.journal.volumes() == ()
+
+    def assert_memory_is_told(self, bench: Bench) -> None:
+        """The guests' balloon drivers say within seconds of booting what could still be given."""
+
+        def told(seen: Observation) -> list[DomainCounters]:
+            found = [seen.domains[domain.uuid] for domain in bench.owned(seen).values() if domain.uuid in seen.domains]
+            return [each for each in found if each.memory_usable_bytes]
+
+        seen = bench.until(lambda seen: len(told(seen)) == 2)
+        for each in told(seen):
+            assert each.balloon_bytes == 192 * 1024 * 1024
+            assert each.memory_usable_bytes is not None
+            assert 0 < each.memory_usable_bytes < each.balloon_bytes
+            assert each.memory_updated_at is not None
+            assert seen.at - 60 < each.memory_updated_at <= seen.at + 1
 
     def test_a_clone_of_no_image_fails_and_leaves_nothing(self, bench: Bench) -> None:
         bench.apply(self.clone("contract-c", Image(self.image.pool, "absent.qcow2")))

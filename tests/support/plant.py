@@ -7,11 +7,12 @@ from autoscaler.core.action import Clone, Drain, Failure, InFlight, Intent, Inte
 from autoscaler.core.errors import HypervisorError, HypervisorErrorKind
 from autoscaler.core.instances import owned_domains
 from autoscaler.core.memory import Memory
-from autoscaler.core.observation import Change, Observation, Ownership, Probe, Request
+from autoscaler.core.observation import Change, ExternalSample, Observation, Ownership, Probe, Request, Unknown
 from autoscaler.core.policy import Policy, metrics_of
 from autoscaler.core.ports import VolumeRef
 from autoscaler.core.step import StepResult, step
 from autoscaler.core.transition import Transition
+from autoscaler.policy.calendar import Calendar
 from autoscaler.sampler import Sampler
 from autoscaler.simulate.host import Clock, Guest, SimulatedHost
 
@@ -41,6 +42,8 @@ class Plant:
         )
         self.memory = Memory(CONTROLLER)
         self.sampler = Sampler({"local": self.host}, {"local": self.host.sample}, self.interval_seconds)
+        self.calendar = Calendar()
+        self.external: dict[str, ExternalSample | Unknown] = {}
         self.flights: list[tuple[float, InFlight]] = []
         self.outcomes: list[Outcome] = []
         self.requests: list[Request] = []
@@ -72,6 +75,8 @@ class Plant:
             in_flight=flights,
             outcomes=tuple(self.outcomes),
             requests=tuple(self.requests),
+            external={**seen.external, **self.external},
+            schedules=self.calendar.states((self.policy,), self.clock.at),
             probes=dict(self.probes),
         )
         self.outcomes, self.requests = [], []

@@ -34,7 +34,7 @@ class Prometheus:
 
     configuration = CONFIGURATION
 
-    def __init__(self, directory: Path, port: int, inside: Sequence[str] = ()) -> None:
+    def __init__(self, directory: Path, port: int, *options: str, inside: Sequence[str] = ()) -> None:
         program = shutil.which("prometheus")
         assert program is not None, "prometheus is not installed; `apt-get install prometheus`"
         directory.mkdir()
@@ -48,6 +48,7 @@ class Prometheus:
             f"--config.file={directory / 'prometheus.yml'}",
             f"--storage.tsdb.path={directory / 'data'}",
             f"--web.listen-address={self._address}",
+            *options,
         ]
 
     def __enter__(self) -> Self:
@@ -60,6 +61,10 @@ class Prometheus:
     ) -> None:
         self._process.terminate()
         self._process.wait(timeout=20)
+
+    @property
+    def url(self) -> str:
+        return f"http://{self._address}"
 
     def query(self, expression: str) -> float | None:
         """Ask in PromQL; gives one number, or None while there is none."""

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -21,14 +22,18 @@ from structlog.testing import capture_logs
 
 from autoscaler.cli import arguments, main
 from autoscaler.cli.show_decision import show_decision
+from autoscaler.cli.show_events import show_event
+from autoscaler.cli.show_history import show_history
 from autoscaler.cli.show_status import show_status
 from autoscaler.codec import decode
 from autoscaler.control.server import ControlServer
 from autoscaler.core.decision import Decision, Input, Reason, ReasonCode, Recommendation
 from autoscaler.core.errors import ControlError
+from autoscaler.core.metrics import Unit
 from autoscaler.core.observation import Change, Request
 from autoscaler.core.snapshot import ReloadStatus, Snapshot
-from tests.samples import DB, LOAD, NOW, SCALING_OUT, SNAPSHOT, STEADY
+from autoscaler.store import Event, History
+from tests.samples import DB, EVENTS, HISTORY, LOAD, NOW, SCALING_OUT, SNAPSHOT, STEADY
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 COMMAND = [sys.executable, "-c", "from autoscaler.cli import main; main()"]
@@ -60,6 +65,8 @@ class Desk:
     def __init__(self) -> None:
         self.reloaded = ReloadStatus(ok=True, at=NOW)
         self.asked_at: float | None = None
+        self.asked_events: tuple[str | None, float | None, int] | None = None
+        self.asked_history: tuple[str, float | None] | None = None
 
     def snapshot(self) -> Snapshot | None:
         return SNAPSHOT
@@ -75,6 +82,14 @@ class Desk:
     def explain(self, group: str, at: float | None) -> Decision:
         self.asked_at = at
         return SCALING_OUT
+
+    def events(self, group: str | None, since: float | None, after: int) -> tuple[Event, ...]:
+        self.asked_events = (group, since, after)
+        return tuple(event for event in EVENTS if event.id > after)
+
+    def history(self, group: str, since: float | None) -> History:
+        self.asked_history = (group, since)
+        return HISTORY
 
     def reload(self, by: str) -> ReloadStatus:
         return self.reloaded
@@ -159,9 +174,125 @@ def test_status_reads_as_in_the_golden_file(name: str, snapshot: Snapshot) -> No
     golden(f"cli_{name}.txt", shown(show_status, snapshot))
 
 
-@pytest.mark.parametrize(("name", "decision"), [("grows", SCALING_OUT), ("steady", STEADY), ("held", HELD)])
+BLIND = Decision(
+    group="workers",
+    at=NOW,
+    current=3,
+    inputs=(
+        Input(
+            "prometheus",
+            4.25,
+            4.0,
+            31.0,
+            10.0,
+            measured=0,
+            warming=0,
+            missing=1,
+            window_seconds=60.0,
+            window_full=False,
+            unit=Unit.NUMBER,
+            take="p95",
+            source='prometheus sum(queue_jobs_waiting{queue="mail"})',
+            why="the last figure is 31 s old: http://127.0.0.1:9090 does not answer: Connection refused",
+        ),
+        Input(
+            "guest.net.rx_bytes",
+            20e6,
+            21e6,
+            1.0,
+            None,
+            measured=3,
+            warming=0,
+            missing=0,
+            window_seconds=60.0,
+            window_full=True,
+            across="max",
+            unit=Unit.BYTES_PER_SECOND,
+            source="guest.net.rx_bytes",
+        ),
+    ),
+    recommendations=(
+        Recommendation("target_tracking prometheus", None, Reason(ReasonCode.NO_SIGNAL, {"metric": "prometheus"})),
+        Recommendation(
+            "step guest.net.rx_bytes",
+            2,
+            Reason(
+                ReasonCode.STEP_IN,
+                {"metric": "guest.net.rx_bytes", "load": 20e6, "unit": "bytes_per_second", "count": 2},
+            ),
+        ),
+    ),
+    recommended=2,
+    desired=3,
+    admitted=3,
+    reasons=(Reason(ReasonCode.HELD_BY_MISSING_LOAD, {"missing": 1, "wanted": 2}),),
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "decision"), [("grows", SCALING_OUT), ("steady", STEADY), ("held", HELD), ("blind", BLIND)]
+)
 def test_explain_reads_as_in_the_golden_file(name: str, decision: Decision) -> None:
     golden(f"cli_explain_{name}.txt", shown(show_decision, decision))
+
+
+def show_events(console: Console, events: tuple[Event, ...], now: float) -> None:
+    for event in events:
+        show_event(console, event)
+
+
+def show_past(console: Console, history: History, now: float) -> None:
+    show_history(console, history)
+
+
+def test_events_read_as_in_the_golden_file() -> None:
+    golden("cli_events.txt", shown(show_events, EVENTS))
+
+
+LARGE = replace(
+    HISTORY,
+    loads={"guest.cpu (max)": tuple(replace(each, admitted=each.admitted * 10) for each in HISTORY.loads["guest.cpu"])},
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "history"),
+    [("history", HISTORY), ("history_of_many", LARGE), ("history_empty", History("web", NOW - 3600, NOW, (), {}, 60))],
+)
+def test_history_reads_as_in_the_golden_file(name: str, history: History) -> None:
+    text = shown(show_past, history)
+    golden(f"cli_{name}.txt", text)
+    assert all(len(line) <= 80 for line in text.partition("Decisions")[0].splitlines())
+
+
+@pytest.mark.usefixtures("daemon")
+def test_events_are_asked_for_since_a_time_and_followed_by_their_ids(
+    run: Run, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "time", lambda: NOW)
+    assert decode(json.loads(run("events", "--json").output), tuple[Event, ...]) == EVENTS
+    assert desk.asked_events == (None, NOW - 3600, 0)
+
+    asked: list[Any] = []
+
+    def pause(_seconds: float) -> None:
+        asked.append(desk.asked_events)
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(time, "sleep", pause)
+    result = run("events", "--follow", "--json", "--group", "web", "--since", "2h")
+    assert result.exit_code == 130
+    assert [decode(json.loads(line), Event) for line in result.stdout.splitlines()] == list(EVENTS)
+    assert asked == [("web", NOW - 7200, 0), ("web", NOW - 7200, EVENTS[-1].id)]
+
+
+@pytest.mark.usefixtures("daemon")
+def test_history_is_asked_for_since_a_time(run: Run, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "time", lambda: NOW)
+    assert decode(json.loads(run("history", "web", "--since", "1d", "--json").output), History) == HISTORY
+    assert desk.asked_history == ("web", NOW - 86400)
+    assert run("history", "web").output.startswith("web from 2023-11-14 22:13:20 to 2023-11-14 23:13:20\n")
 
 
 def test_colours_only_where_a_terminal_wants_them(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -259,6 +390,8 @@ def test_a_refusal_is_one_message_and_exit_1(run: Run, desk: Desk) -> None:
         "protect web-1",
         "reset web",
         "group delete web",
+        "events",
+        "history web",
     ],
 )
 def test_without_a_daemon_it_is_exit_3(run: Run, command: str) -> None:
@@ -278,6 +411,8 @@ def test_without_a_daemon_it_is_exit_3(run: Run, command: str) -> None:
         ("scale web auto --for 1h", "--for has no meaning with auto"),
         ("explain web --at noon", "'noon' is no time; write for example 14:05"),
         ("explain", "Missing argument 'GROUP'"),
+        ("events --since 1hour", "'1hour' is no duration above 0; write for example 90s"),
+        ("history", "Missing argument 'GROUP'"),
         ("validate", "Missing argument 'PATH...'"),
         ("validate /no/such", "Path '/no/such' does not exist"),
     ],

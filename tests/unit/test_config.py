@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from autoscaler import config
-from autoscaler.config import Config, Host, Listen, Log, Webhook
+from autoscaler.config import Config, Host, Listen, Log, PrometheusServer, Webhook
 from autoscaler.core.errors import PolicyError
 
 
@@ -39,6 +39,7 @@ log: {format: json, level: debug}
 webhooks:
   - {url: "https://chat/hook?x=1", secret_file: hook.secret, events: [became_ready, probe_failed]}
   - {url: "http://[::1]:8080"}
+prometheus: {url: "https://prometheus/base", timeout: 2s, ca_file: ca.pem, token_file: /run/token}
 """,
     )
     assert config.load(path) == Config(
@@ -54,6 +55,7 @@ webhooks:
             Webhook("https://chat/hook?x=1", tmp_path / "hook.secret", ("became_ready", "probe_failed")),
             Webhook("http://[::1]:8080"),
         ),
+        prometheus=PrometheusServer("https://prometheus/base", 2.0, tmp_path / "ca.pem", Path("/run/token")),
     )
 
 
@@ -196,3 +198,36 @@ def test_a_wrong_secret_is_refused_and_not_repeated(
         config.read_secret(path)
     assert str(path) in str(caught.value)
     assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("{timeout: 5s}", ":1:1: prometheus: the key 'url' is missing"),
+        ("{url: prometheus:9090}", "must be a URL such as http://127.0.0.1:9090, not 'prometheus:9090'"),
+        ("{url: 'file:///etc/passwd'}", "must be a URL such as"),
+        ("{url: 'http://[::1'}", "must be a URL such as"),
+        ("{url: 'http://a:99999'}", "must be a URL such as"),
+        ("{url: 'http://a/?x=1'}", "must be a URL such as"),
+        ("{url: 'http:// a'}", "must be a URL such as"),
+        ("{url: 9090}", "must be a URL such as http://127.0.0.1:9090, not the number 9090"),
+        ("{url: 'http://a', timeout: 0s}", "prometheus.timeout: 0s is out of bounds; allowed: 100ms to 1m"),
+        ("{url: 'http://a', token_file: t}", "token_file: the token would cross the network in clear; write https://"),
+        ("{url: 'http://a', user: bob}", "unknown key"),
+    ],
+)
+def test_what_prometheus_cannot_be(tmp_path: Path, given: str, message: str) -> None:
+    with pytest.raises(PolicyError) as error:
+        config.load(written(tmp_path, f"prometheus: {given}\n"))
+    assert message in str(error.value)
+
+
+def test_a_token_may_go_to_this_machine_in_clear(tmp_path: Path) -> None:
+    path = written(tmp_path, "prometheus: {url: 'http://127.0.0.1:9090', token_file: t}\n")
+    assert config.load(path).prometheus == PrometheusServer("http://127.0.0.1:9090", token_file=tmp_path / "t")
+
+
+def test_a_password_in_prometheus_url_is_refused_and_not_repeated(tmp_path: Path) -> None:
+    with pytest.raises(PolicyError, match="holds a user or password; write a bearer token") as error:
+        config.load(written(tmp_path, "prometheus: {url: 'https://bob:hunter2@prometheus'}\n"))
+    assert "hunter2" not in str(error.value)

@@ -22,7 +22,8 @@ from autoscaler.core.decision import Decision
 from autoscaler.core.errors import AutoscalerError, ControlError, DaemonUnreachableError, StoreError
 from autoscaler.core.observation import Change, Request
 from autoscaler.core.snapshot import ReloadStatus, Snapshot
-from tests.samples import NOW, SCALING_OUT, SNAPSHOT
+from autoscaler.store import Event, History
+from tests.samples import EVENTS, HISTORY, NOW, SCALING_OUT, SNAPSHOT
 
 
 class Desk:
@@ -32,6 +33,8 @@ class Desk:
         self.shown: Snapshot | None = SNAPSHOT
         self.noted: list[Request] = []
         self.asked_at: float | None = None
+        self.asked_events: tuple[str | None, float | None, int] | None = None
+        self.asked_history: tuple[str, float | None] | None = None
         self.reloaded: ReloadStatus | None = None
         self.busy = threading.Event()
         self.busy.set()
@@ -57,6 +60,14 @@ class Desk:
     def explain(self, group: str, at: float | None) -> Decision:
         self.asked_at = at
         return SCALING_OUT
+
+    def events(self, group: str | None, since: float | None, after: int) -> tuple[Event, ...]:
+        self.asked_events = (group, since, after)
+        return tuple(event for event in EVENTS if event.id > after)
+
+    def history(self, group: str, since: float | None) -> History:
+        self.asked_history = (group, since)
+        return HISTORY
 
     def reload(self, by: str) -> ReloadStatus:
         if self.reloaded is None:
@@ -101,6 +112,34 @@ def test_status_and_explain_come_back_whole(path: Path, desk: Desk) -> None:
     assert decode(request(path, "status"), Snapshot) == SNAPSHOT
     assert decode(request(path, "explain", group="web", at=NOW), Decision) == SCALING_OUT
     assert desk.asked_at == NOW
+
+
+@pytest.mark.usefixtures("server")
+def test_events_and_history_come_back_whole(path: Path, desk: Desk) -> None:
+    assert decode(request(path, "events"), tuple[Event, ...]) == EVENTS
+    assert decode(request(path, "events", group="web", since=NOW, after=14), tuple[Event, ...]) == EVENTS[-1:]
+    assert desk.asked_events == ("web", NOW, 14)
+    assert decode(request(path, "history", group="web", since=NOW), History) == HISTORY
+    assert desk.asked_history == ("web", NOW)
+
+
+@pytest.mark.usefixtures("server")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"after": -1}, 'events: "after" must be the id of an event, or 0, not -1'),
+        ({"after": 1.5}, "not 1.5"),
+        ({"after": True}, "not true"),
+        ({"after": 1 << 70}, '"after" must be'),
+        ({"group": ""}, '"group" must be the name of a group'),
+        ({"since": 0}, '"since" must be a number of seconds above 0'),
+        ({"limit": 9}, 'unknown argument "limit"; known: after, group, since'),
+    ],
+)
+def test_wrong_questions_for_events_are_refused(path: Path, arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ControlError) as error:
+        request(path, "events", **arguments)
+    assert message in str(error.value)
 
 
 @pytest.mark.usefixtures("server")

@@ -17,7 +17,7 @@ from autoscaler.core.policy import Image, Machine
 from autoscaler.hypervisor import addresses, is_local
 from autoscaler.hypervisor.accelerator import parse_capabilities
 from autoscaler.hypervisor.calls import Calls
-from autoscaler.hypervisor.counters import counters
+from autoscaler.hypervisor.counters import counters, groups_of
 from autoscaler.hypervisor.domain_xml import (
     Files,
     Platform,
@@ -117,6 +117,48 @@ def test_what_was_not_given_is_missing_and_not_zero() -> None:
     assert partly.vcpu_time_seconds is None
     no_schedstat = counters("u", {"vcpu.current": 1, "vcpu.maximum": 1, "vcpu.0.time": 5, "vcpu.0.delay": 0}, 0)
     assert no_schedstat.vcpu_delay_seconds is None
+
+
+def test_memory_is_the_guests_word_and_missing_until_it_spoke() -> None:
+    stats = {"balloon.current": 192 * 1024, "balloon.usable": 100, "balloon.unused": 50, "balloon.last-update": 1700}
+    found = counters("u", stats, 0)
+    assert (found.balloon_bytes, found.memory_usable_bytes, found.memory_updated_at) == (192 * MIB, 102_400, 1700.0)
+    silent = counters("u", stats | {"balloon.last-update": 0}, 0)
+    assert (silent.balloon_bytes, silent.memory_usable_bytes, silent.memory_updated_at) == (192 * MIB, None, None)
+    without = counters("u", {"balloon.current": 1, "balloon.unused": 50, "balloon.last-update": 1700}, 0)
+    assert without.memory_usable_bytes is None, "free memory is not what the guest could give"
+
+
+def test_disks_and_interfaces_are_summed_over_those_that_are_there() -> None:
+    disk = {"rd.bytes": 10, "wr.bytes": 20, "rd.reqs": 1, "wr.reqs": 2}
+    stats: dict[str, object] = {"block.count": 3, "block.0.path": "/a", "block.1.path": "/b", "block.2.name": "empty"}
+    stats |= {f"block.{number}.{name}": value for number in (0, 1) for name, value in disk.items()}
+    found = counters("u", stats, 0)
+    assert (found.disk_read_bytes, found.disk_write_bytes) == (20, 40)
+    assert (found.disk_read_ops, found.disk_write_ops) == (2, 4)
+    del stats["block.1.rd.bytes"]
+    partly = counters("u", stats, 0)
+    assert (partly.disk_read_bytes, partly.disk_write_bytes) == (None, 40)
+    nets = {"net.count": 2, "net.0.name": "vnet0", "net.0.rx.bytes": 7, "net.0.tx.bytes": 8}
+    nets |= {"net.0.rx.pkts": 3, "net.0.tx.pkts": 4}
+    found = counters("u", nets, 0)
+    assert (found.net_rx_bytes, found.net_tx_bytes, found.net_rx_packets, found.net_tx_packets) == (7, 8, 3, 4)
+    assert counters("u", {"net.count": 1}, 0).net_rx_bytes is None, "user-mode networking is counted nowhere"
+
+
+@pytest.mark.parametrize(
+    ("metrics", "groups"),
+    [
+        (set(), 0),
+        ({"external.queue", "host.cpu"}, 0),
+        ({"guest.cpu", "guest.steal"}, libvirt.VIR_DOMAIN_STATS_VCPU),
+        ({"guest.memory"}, libvirt.VIR_DOMAIN_STATS_BALLOON),
+        ({"guest.disk.read_bytes", "guest.disk"}, libvirt.VIR_DOMAIN_STATS_BLOCK),
+        ({"guest.net.rx_bytes", "guest.cpu"}, libvirt.VIR_DOMAIN_STATS_INTERFACE | libvirt.VIR_DOMAIN_STATS_VCPU),
+    ],
+)
+def test_only_the_statistics_that_some_metric_needs_are_asked_for(metrics: set[str], groups: int) -> None:
+    assert groups_of(frozenset(metrics)) == groups
 
 
 def error(code: int, domain: int = 0, message: str = "it says", int1: int = 0) -> libvirt.libvirtError:

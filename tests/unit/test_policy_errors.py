@@ -1,7 +1,9 @@
 """Every way a policy or configuration file can be wrong, with the exact line the operator gets."""
 
+import ast
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -51,6 +53,11 @@ def but(old: str, new: str, text: str = GOOD) -> str:
     """Change one place of a good file."""
     assert text.count(old) == 1, old
     return text.replace(old, new)
+
+
+def scaling(entry: str) -> str:
+    """Change what a good file scales by."""
+    return but("{type: target_tracking, metric: guest.cpu, target: 60%, across: avg, over: 60s}", entry)
 
 
 BYTES: dict[str, bytes] = {
@@ -206,7 +213,77 @@ POLICIES: dict[str, str] = {
     "over with foreign digits": but("over: 60s", "over: \u0666\u0660s"),
     "a target twice": but("  - {type", "  - {type: target_tracking, metric: guest.cpu, target: 50%}\n  - {type"),
     "rules broken together": but("min: 1", "min: 0").replace("60%", "100%"),
+    # Signals
+    "target in another unit": scaling("{type: target_tracking, metric: guest.net.rx_bytes, target: 60%}"),
+    "target of a load is a share": scaling("{type: target_tracking, metric: host.load, target: 60%}"),
+    "target of a load is negative": scaling("{type: target_tracking, metric: host.load, target: -1}"),
+    "target of a query is zero": scaling("{type: target_tracking, metric: prometheus, query: up, target: 0}"),
+    "target infinite": scaling("{type: target_tracking, metric: host.load, target: .inf}"),
+    "target of what falls": scaling("{type: target_tracking, metric: host.memory_available, target: 2GiB}"),
+    "target of a sum": scaling("{type: target_tracking, metric: guest.cpu, across: sum, target: 60%}"),
+    "across one value": scaling("{type: target_tracking, metric: host.cpu, across: max, target: 60%}"),
+    "across a percentile too high": scaling("{type: target_tracking, metric: guest.cpu, across: p100, target: 60%}"),
+    "take unknown": scaling("{type: target_tracking, metric: guest.cpu, take: sum, target: 60%}"),
+    "query missing": scaling("{type: target_tracking, metric: prometheus, target: 60}"),
+    "query empty": scaling("{type: target_tracking, metric: prometheus, query: '', target: 60}"),
+    "query of a guest": scaling(
+        "{type: target_tracking, metric: guest.cpu, query: up, per_instance: true, target: 60%}"
+    ),
+    "pool of a guest": scaling("{type: target_tracking, metric: guest.cpu, pool: default, target: 60%}"),
+    "min zero with a query per instance": scaling(
+        "{type: target_tracking, metric: prometheus, query: up, per_instance: true, target: 60}"
+    ).replace("min: 1", "min: 0"),
+    # Steps
+    "steps left out": scaling("{type: step, metric: guest.cpu}"),
+    "no steps": scaling("{type: step, metric: guest.cpu, steps: []}"),
+    "step of unknown keys": scaling("{type: step, metric: guest.cpu, target: 60%, steps: [{form: 60%, add: 1}]}"),
+    "step without bound, without change, with two": scaling(
+        "{type: step, metric: guest.cpu, steps: [{add: 1}, {from: 60%}, {to: 20%, remove: 1, exact: 2}]}"
+    ),
+    "step with bounds of other units": scaling(
+        "{type: step, metric: guest.cpu, steps: [{from: 60, add: 1}, {to: 2MiB, remove: 1}, {from: 101%, add: 1}]}"
+    ),
+    "step from above to": scaling("{type: step, metric: guest.cpu, steps: [{from: 60%, to: 60%, add: 1}]}"),
+    "steps overlap": scaling("{type: step, metric: guest.cpu, steps: [{from: 60%, add: 1}, {from: 80%, add: 2}]}"),
+    "step adds nothing": scaling("{type: step, metric: guest.cpu, steps: [{from: 60%, add: 0}, {to: 9%, remove: 0%}]}"),
+    "step adds a fraction": scaling("{type: step, metric: guest.cpu, steps: [{from: 60%, add: 0.5}]}"),
+    "step to more than max": scaling("{type: step, metric: guest.cpu, steps: [{from: 60%, exact: 5}]}"),
+    # Thresholds
+    "threshold without a line": scaling("{type: threshold, metric: guest.cpu, for: 2m}"),
+    "threshold below above": scaling("{type: threshold, metric: guest.cpu, above: 20%, below: 80%}"),
+    "threshold in another unit": scaling("{type: threshold, metric: guest.disk.read_ops, above: 20%}"),
+    "threshold with duration and samples": scaling(
+        "{type: threshold, metric: guest.cpu, above: 80%, for: 2m, samples: 3 of 5}"
+    ),
+    "threshold of more samples than there are": scaling(
+        "{type: threshold, metric: guest.cpu, above: 80%, samples: 6 of 5}"
+    ),
+    "threshold adds nothing": scaling("{type: threshold, metric: guest.cpu, above: 80%, add: 0}"),
+    # Schedules
+    "weekdays by number": scaling("{type: schedule, cron: '0 8 * * 1-5', for: 8h, min: 2}"),
+    "cron of six fields": scaling("{type: schedule, cron: '0 0 8 * * mon', for: 8h, min: 2}"),
+    "cron out of range": scaling("{type: schedule, cron: '0 25 * * mon', for: 8h, min: 2}"),
+    "cron of no words": scaling("{type: schedule, cron: '@daily', for: 8h, min: 2}"),
+    "cron of a day that never comes": scaling("{type: schedule, cron: '0 8 31 feb *', for: 8h, min: 2}"),
+    "time zone unknown, near": scaling(
+        "{type: schedule, cron: '0 8 * * mon', timezone: Europe/Berln, for: 8h, min: 2}"
+    ),
+    "time zone unknown, far": scaling("{type: schedule, cron: '0 8 * * mon', timezone: 7, for: 8h, min: 2}"),
+    "schedule without end": scaling("{type: schedule, cron: '0 8 * * mon', min: 2}"),
+    "schedule too long": scaling("{type: schedule, cron: '0 8 * * mon', for: 200h, min: 2}"),
+    "schedule that changes nothing": scaling("{type: schedule, cron: '0 8 * * mon', for: 8h}"),
+    "schedule with max below min": scaling("{type: schedule, cron: '0 8 * * mon', for: 8h, min: 3, max: 2}"),
+    "schedule beyond the size": scaling("{type: schedule, cron: '0 8 * * mon', for: 8h, min: 0, max: 5, desired: 9}"),
     # Behaviour and the rest
+    "rate without a limit, with two": but(
+        "scale_out: {cooldown: 0s", "scale_out: {rate: [{per: 15s}, {count: 4, percent: 100%, per: 15s}], cooldown: 0s"
+    ),
+    "rate without a period": but("scale_out: {cooldown: 0s", "scale_out: {rate: [{count: 0}], cooldown: 0s"),
+    "rate of nothing": but("scale_out: {cooldown: 0s", "scale_out: {rate: [{percent: 0%, per: 15s}], cooldown: 0s"),
+    "rates unselected": but("scale_out: {cooldown: 0s", "scale_out: {select: larger, cooldown: 0s"),
+    "scale-in off by a word": but("  scale_in: {cooldown: 5m, stabilization: 5m}", "  scale_in: off"),
+    "tolerance of a direction too high": but("scale_in: {cooldown: 5m", "scale_in: {tolerance: 100%, cooldown: 5m"),
+    "quorum of nobody": but("tolerance: 10%", "tolerance: 10%\n  quorum: 0%"),
     "tolerance too high": but("10%", "100%"),
     "tolerance negative": but("10%", "-10%"),
     "cooldown negative": but("cooldown: 5m", "cooldown: -5m"),
@@ -324,6 +401,38 @@ def test_every_problem_reads_as_in_the_golden_file(tmp_path: Path, monkeypatch: 
     assert text == GOLDEN.read_text(), (
         f"if the new texts are meant, run once with {REGENERATE}=1 and look at the difference"
     )
+
+
+def _templates(source: str) -> Iterator[tuple[int, str]]:
+    """Give every message that the source makes an error of: its line, and a regular expression of its fixed parts."""
+    for function in ast.walk(ast.parse(source)):
+        if not isinstance(function, ast.FunctionDef):
+            continue
+        texts = {
+            target.id: node.value
+            for node in ast.walk(function)
+            if isinstance(node, ast.Assign)
+            for target in node.targets
+            if isinstance(target, ast.Name)
+        }
+        for node in ast.walk(function):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "WrongValueError":
+                first = node.args[0]
+                message = texts.get(first.id, first) if isinstance(first, ast.Name) else first
+                parts = message.values if isinstance(message, ast.JoinedStr) else [message]
+                if isinstance(message, ast.JoinedStr | ast.Constant):
+                    fixed = [re.escape(str(p.value)) if isinstance(p, ast.Constant) else ".*" for p in parts]
+                    yield node.lineno, "".join(fixed)
+
+
+@pytest.mark.parametrize("module", ["values", "model", "scaling", "calendar", "fields"])
+def test_the_golden_file_has_every_error_of_the_policy(module: str) -> None:
+    golden = GOLDEN.read_text()
+    source = (Path(__file__).parent.parent.parent / "autoscaler" / "policy" / f"{module}.py").read_text()
+    templates = list(_templates(source))
+    assert templates
+    missing = [f"{module}.py:{line}: {text}" for line, text in templates if not re.search(text, golden)]
+    assert not missing, "add a file to POLICIES above that is wrong in this way"
 
 
 def test_the_good_files_are_good(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
@@ -13,9 +14,9 @@ from pydantic import BaseModel
 
 from autoscaler import config
 from autoscaler.core.errors import PolicyError
+from autoscaler.core.metrics import METRICS
 from autoscaler.core.policy import (
     Accelerator,
-    Across,
     Behavior,
     DirectionLimits,
     Drain,
@@ -28,20 +29,34 @@ from autoscaler.core.policy import (
     Machine,
     Mode,
     Policy,
+    Rate,
     Ready,
     Removal,
     RemovalOrder,
+    Schedule,
+    Select,
     Size,
+    Step,
+    StepScaling,
     TargetTracking,
+    ThresholdScaling,
     Traffic,
     TrafficKind,
     WhenDown,
 )
 from autoscaler.policy.load import load_directory, load_file, load_files, schema, show
-from autoscaler.policy.model import PolicyFile, to_core
-from autoscaler.policy.validate import validate
+from autoscaler.policy.model import PolicyFile, RateSection, to_core
+from autoscaler.policy.scaling import (
+    ScheduleSection,
+    StepScalingSection,
+    TargetTrackingSection,
+    ThresholdSection,
+    read_figure,
+    write_figure,
+)
+from autoscaler.policy.validate import Section, validate
 from autoscaler.policy.values import read_duration, read_share, read_size, write_duration, write_share, write_size
-from autoscaler.policy.yaml_reader import read
+from autoscaler.policy.yaml_reader import read, resolve
 from tests.unit.test_policy_errors import GOOD, but
 
 SWITCHED_OFF = frozenset(
@@ -92,8 +107,8 @@ drain: {deadline: 2m}
         machine=Machine(3, 10**9, "user", Accelerator.TCG),
         size=Size(2, 9),
         scaling=(
-            TargetTracking("guest.cpu", 0.625, Across.MAX, 90.0),
-            TargetTracking("guest.cpu", 0.5, Across.AVG, 60.0),
+            TargetTracking("guest.cpu", 0.625, across="max", over_seconds=90.0),
+            TargetTracking("guest.cpu", 0.5, across="avg", over_seconds=60.0),
         ),
         behavior=Behavior(0.05, DirectionLimits(60.0, 0.5), DirectionLimits(5400.0, 300.0)),
         warm_up_seconds=0.0,
@@ -176,17 +191,82 @@ _names = st.from_regex(
     ]
 )
 _seconds = st.integers(1000, 3_600_000).map(lambda milliseconds: milliseconds / 1000)
-_limits = st.builds(DirectionLimits, _seconds, _seconds)
-_trackings = st.lists(
-    st.builds(
-        TargetTracking,
-        st.just("guest.cpu"),
-        st.integers(1, 499).map(lambda n: n / 1000),
-        st.sampled_from(Across),
+_counts = st.integers(1, 9)
+_shares = st.integers(1, 2000).map(lambda n: n / 1000)
+_rates = st.builds(Rate, _seconds, count=_counts) | st.builds(Rate, _seconds, share=_shares)
+_limits = st.builds(
+    DirectionLimits,
+    _seconds,
+    _seconds,
+    st.booleans(),
+    st.lists(_rates, max_size=2).map(tuple),
+    st.sampled_from(Select),
+    st.none() | st.integers(0, 99).map(lambda n: n / 100),
+)
+_over_guests = {"metric": st.just("guest.cpu"), "across": st.sampled_from(["avg", "max", "min", "p95"])}
+_elsewhere: list[dict[str, st.SearchStrategy[Any]]] = [
+    {"metric": st.just("host.load")},
+    {"metric": st.just("host.pool_free"), "pool": _names},
+    {"metric": st.just("prometheus"), "query": _names, "per_instance": st.booleans()},
+    {"metric": st.just("guest.disk.write_ops"), "across": st.just("sum")},
+]
+_windows: dict[str, st.SearchStrategy[Any]] = {
+    "over_seconds": _seconds,
+    "take": st.sampled_from(["avg", "max", "last", "p5"]),
+}
+_bytes = st.integers(0, 2**50).map(float)
+
+
+def _steps(bounds: list[float], amounts: list[dict[str, Any]]) -> tuple[Step, ...]:
+    return tuple(Step(low, high, **by) for (low, high), by in zip(pairwise(bounds), amounts, strict=False))
+
+
+def _amounts() -> st.SearchStrategy[dict[str, Any]]:
+    sign = st.sampled_from([1, -1])
+    return (
+        st.builds(lambda sign, n: {"change": sign * n}, sign, _counts)
+        | st.builds(lambda sign, share: {"percent": sign * share}, sign, _shares)
+        | st.builds(lambda: {"exact": 1})
+    )
+
+
+def _of_any_kind(where: dict[str, st.SearchStrategy[Any]]) -> st.SearchStrategy[Any]:
+    bounds = st.lists(_bytes, min_size=2, max_size=4, unique=True).map(sorted)
+    steps = st.builds(_steps, bounds, st.lists(_amounts(), min_size=3, max_size=3))
+    for_steps = st.builds(StepScaling, steps=steps, **where, **_windows)
+    lines = st.builds(lambda one, other: (max(one, other), min(one, other)), _bytes, _bytes)
+    samples = st.none() | st.tuples(_counts, _counts).map(sorted)
+    for_lines = st.builds(
+        lambda lines, samples, over, add, where: ThresholdScaling(
+            above=lines[0],
+            below=lines[1],
+            add=add,
+            over_seconds=over if samples is None else 60.0,
+            breaches=samples and samples[0],
+            samples=samples and samples[1],
+            **where,
+        ),
+        lines,
+        samples,
         _seconds,
-    ),
-    unique_by=lambda tracking: (tracking.across, tracking.over_seconds),
-    max_size=3,
+        _counts,
+        st.fixed_dictionaries(where),
+    )
+    return for_steps | for_lines
+
+
+_schedules = st.builds(
+    Schedule,
+    st.sampled_from(["0 8 * * mon-fri", "*/5 * 1 jan,feb *"]),
+    st.sampled_from(["UTC", "Europe/Berlin"]),
+    _seconds,
+    desired=st.just(1),
+)
+_trackings = st.builds(TargetTracking, target=st.integers(1, 499).map(lambda n: n / 1000), **_over_guests, **_windows)
+_strategies = st.lists(
+    st.one_of(_trackings, _schedules, *map(_of_any_kind, _elsewhere)),
+    unique_by=lambda strategy: replace(strategy, target=1.0) if isinstance(strategy, TargetTracking) else strategy,
+    max_size=4,
 ).map(tuple)
 _hooks = st.builds(
     Hook, st.sampled_from([HookKind.COMMAND, HookKind.AGENT]), st.just(("leave", "now")), deadline_seconds=_seconds
@@ -223,14 +303,20 @@ _policies = st.builds(
     Policy,
     group=st.from_regex(r"[a-z][a-z0-9-]{0,39}", fullmatch=True),
     image=st.builds(Image, _names, _names),
-    size=st.integers(1, 9).flatmap(lambda low: st.builds(Size, st.just(low), st.integers(low, 1000))),
+    size=st.builds(Size, st.just(1), st.integers(1, 1000)),
     hosts=st.tuples(_names),
     mode=st.sampled_from(Mode),
     machine=st.builds(
         Machine, st.integers(1, 256), st.integers(2**24, 2**42), _names, st.sampled_from(Accelerator)
     ),
-    scaling=_trackings,
-    behavior=st.builds(Behavior, st.integers(0, 99).map(lambda n: n / 100), _limits, _limits),
+    scaling=_strategies,
+    behavior=st.builds(
+        Behavior,
+        st.integers(0, 99).map(lambda n: n / 100),
+        _limits,
+        _limits,
+        st.integers(1, 100).map(lambda n: n / 100),
+    ),
     warm_up_seconds=_seconds,
     warm_up_auto=st.just(False),
     ready=st.builds(
@@ -265,7 +351,9 @@ def test_what_is_shown_loads_back(policy: Policy) -> None:
 
 def test_show_writes_every_key() -> None:
     shown = yaml.safe_load(show(parse(GOOD)))
-    assert set(_leaves(shown)) - {"drain.hooks"} == set(_documented("## Keys")) - SWITCHED_OFF
+    assert _own(_leaves(shown)) - SWITCHED_OFF == _always_there("## Keys") - SWITCHED_OFF
+    (entry,) = shown["scaling"]
+    assert set(entry) == _always_there("### target_tracking") - {"per_instance"}
 
 
 EVERY_GATE_AND_HOOK = """\
@@ -432,16 +520,24 @@ def test_the_policies_that_come_along_are_right(path: Path) -> None:
 
 def test_the_example_shows_every_key() -> None:
     example = yaml.safe_load((ROOT / "policies" / "web.yaml").read_text())
-    assert set(_leaves(example)) - {"drain.hooks"} == set(_documented("## Keys")) - SWITCHED_OFF
+    assert _own(_leaves(example)) - SWITCHED_OFF == _always_there("## Keys") - SWITCHED_OFF
 
 
 def _documented(heading: str) -> dict[str, str]:
     """Give the keys of a table in the reference, with the default as it stands there."""
-    section = (ROOT / "docs" / "policies.md").read_text().split(f"{heading}\n")[1].split("\n## ")[0]
-    rows = re.findall(r"^\| `([\w.\[\]]+)` \| (.+?) \| ", section, re.MULTILINE)
-    keys = dict(rows)
-    # The row of a list itself tells its default; its entries have rows of their own.
-    return {key: default for key, default in keys.items() if f"{key}[].type" not in keys}
+    text = (ROOT / "docs" / "policies.md").read_text().split(f"\n{heading}\n")[1]
+    section = re.split(r"\n###? ", text)[0]
+    return dict(re.findall(r"^\| `([\w.\[\]]+)` \| (.+?) \| ", section, re.MULTILINE))
+
+
+def _always_there(heading: str) -> set[str]:
+    """Name the documented keys that have a value in every policy."""
+    return {key for key, default in _documented(heading).items() if default != "`none`"}
+
+
+def _own(leaves: list[str]) -> set[str]:
+    """Leave out what lists hold whose entries have a table of their own."""
+    return {re.sub(r"(?<=scaling)\[\].*", "", leaf) for leaf in leaves}
 
 
 def _leaves(data: object, path: str = "") -> list[str]:
@@ -455,7 +551,7 @@ def _leaves(data: object, path: str = "") -> list[str]:
 def _of_optional(part: dict[str, Any], whole: dict[str, object], path: str) -> dict[str, str]:
     """Give the leaves of what is switched off by being left out."""
     sections = [choice for choice in part.get("anyOf", ()) if "$ref" in choice]
-    return _defaults(sections[0], whole, path) if sections else {path: "none"}
+    return _defaults(sections[0], whole, path) if sections else {path: "`none`"}
 
 
 def _defaults(part: dict[str, object], whole: dict[str, object], path: str = "") -> dict[str, str]:
@@ -468,7 +564,7 @@ def _defaults(part: dict[str, object], whole: dict[str, object], path: str = "")
         found.pop("$ref")
         return _defaults(found, whole, path)
     items, properties = part.get("items"), part.get("properties")
-    if isinstance(items, dict) and "$ref" in items:
+    if isinstance(items, dict) and "$ref" in items and "default" not in part:
         return _defaults(items, whole, f"{path}[]")
     if not isinstance(properties, dict):
         default = part.get("default")
@@ -476,7 +572,7 @@ def _defaults(part: dict[str, object], whole: dict[str, object], path: str = "")
             return {path: f"`[{', '.join(default)}]`"}
         if default is None and "default" in part:
             return _of_optional(part, whole, path)
-        text = str(default).lower() if isinstance(default, bool) else str(default)
+        text = str(default).lower() if isinstance(default, bool | None) else str(default)
         return {path: f"`{text}`" if "default" in part else "required"}
     leaves: dict[str, str] = {}
     for key, below in properties.items():
@@ -488,13 +584,38 @@ def test_the_reference_tells_every_key_and_default() -> None:
     assert _documented("## Keys") == _defaults(schema(), schema())
 
 
+@pytest.mark.parametrize(
+    ("heading", "section"),
+    [
+        ("### target_tracking", TargetTrackingSection),
+        ("### step", StepScalingSection),
+        ("### threshold", ThresholdSection),
+        ("### schedule", ScheduleSection),
+        ("## Rates", RateSection),
+    ],
+)
+def test_the_reference_tells_every_key_of_what_lists_hold(heading: str, section: type[Section]) -> None:
+    assert _documented(heading) == _defaults(section.model_json_schema(), section.model_json_schema())
+
+
+def test_the_reference_tells_every_metric() -> None:
+    text = (ROOT / "docs" / "policies.md").read_text().split("\n## Metrics\n")[1].split("\n\n")[0].strip()
+    rows = [line.split(" | ")[:2] for line in text.splitlines()[2:]]
+    written = {name: example.strip("`") for names, example in rows for name in re.findall(r"`([\w.]+)`", names)}
+    assert set(written) == set(METRICS)
+    for name, example in written.items():
+        assert write_figure(read_figure(resolve(example), name), name) == resolve(example)
+
+
 def test_the_reference_tells_every_key_of_the_configuration() -> None:
     keys = {key.replace("hosts.NAME.uri", "hosts") for key in _documented("## The configuration")}
     known = set()
     for name, field in config.ConfigFile.model_fields.items():
-        section = field.annotation
-        inner = section.model_fields if isinstance(section, type) and issubclass(section, BaseModel) else None
+        # A section that may be left out is one of two types.
+        types = (field.annotation, *get_args(field.annotation))
+        sections = [each for each in types if isinstance(each, type) and issubclass(each, BaseModel)]
+        inner = sections[0].model_fields if sections and get_origin(field.annotation) is not dict else None
         known |= {f"{name}.{below}" for below in inner} if inner else {name}
-        for listed in get_args(section) if get_origin(section) is list else ():
+        for listed in get_args(field.annotation) if get_origin(field.annotation) is list else ():
             known |= {f"{name}[].{below}" for below in listed.model_fields}
     assert keys == known

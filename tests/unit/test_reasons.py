@@ -1,29 +1,74 @@
+import os
 import re
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from autoscaler import reasons
-from autoscaler.core.decision import Parameter, Reason, ReasonCode
-from autoscaler.reasons import SENTENCES, describe, duration
+from autoscaler.core.decision import LIMITERS, Parameter, Reason, ReasonCode, but_for
+from autoscaler.core.metrics import Unit
+from autoscaler.reasons import SENTENCES, describe, describe_but_for, duration, figure
+from tests.samples import SCALING_OUT
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "reasons.txt"
 
-LOAD: dict[str, Parameter] = {"metric": "guest.cpu", "load": 0.897, "target": 0.6, "count": 3}
+LOAD: dict[str, Parameter] = {"metric": "guest.cpu", "load": 0.897, "target": 0.6, "unit": "share", "count": 3}
+BYTES: dict[str, Parameter] = {
+    "metric": "guest.net.rx_bytes",
+    "load": 41943040.0,
+    "unit": "bytes_per_second",
+    "count": 3,
+}
+SCHEDULE: dict[str, Parameter] = {"cron": "0 8 * * mon-fri", "edge": 1_700_000_000.0}
 EXAMPLES: dict[ReasonCode, dict[str, Parameter]] = {
     ReasonCode.FIXED_SIZE: {"count": 2},
     ReasonCode.TARGET_EXCEEDED: LOAD,
     ReasonCode.TARGET_UNDERRUN: {**LOAD, "load": 0.12, "count": 1},
     ReasonCode.WITHIN_TARGET: {**LOAD, "load": 0.5, "count": 2},
     ReasonCode.WITHIN_TOLERANCE: {**LOAD, "load": 0.63, "count": 2},
+    ReasonCode.STEP_OUT: BYTES,
+    ReasonCode.STEP_IN: {**BYTES, "load": 900.0, "count": 1},
+    ReasonCode.WITHIN_STEPS: {**BYTES, "load": 2_000_000.0, "count": 2},
+    ReasonCode.ABOVE_THRESHOLD: {**LOAD, "metric": "prometheus", "load": 340.26, "target": 200.0, "unit": "number"},
+    ReasonCode.BELOW_THRESHOLD: {
+        **LOAD,
+        "metric": "host.pool_free",
+        "load": 6 * 2.0**30,
+        "target": 2.0**34,
+        "unit": "bytes",
+        "count": 1,
+    },
+    ReasonCode.WITHIN_THRESHOLDS: {"metric": "guest.disk.read_ops", "load": 812.4, "unit": "per_second", "count": 2},
+    ReasonCode.SCHEDULE_DESIRES: {**SCHEDULE, "count": 4},
+    ReasonCode.SCHEDULE_SETS_MIN: {**SCHEDULE, "min": 3},
+    ReasonCode.SCHEDULE_SETS_MAX: {**SCHEDULE, "max": 5},
+    ReasonCode.SCHEDULE_INACTIVE: SCHEDULE,
+    ReasonCode.SCHEDULE_UNKNOWN: {"cron": "0 8 * * mon-fri"},
     ReasonCode.NO_SIGNAL: {"metric": "guest.cpu"},
     ReasonCode.HELD_BY_OPERATOR: {"count": 3, "until": 1_700_000_000.0, "by": "alice (uid 1000, pid 4242)"},
     ReasonCode.RAISED_TO_MIN: {"min": 1, "wanted": 0},
     ReasonCode.SCALE_OUT_LIMITED_BY_MAX: {"max": 4, "wanted": 7},
     ReasonCode.LOWERED_TO_MAX: {"max": 4, "current": 6},
-    ReasonCode.HELD_BY_STABILIZATION: {"direction": "in", "wanted": 1, "window_seconds": 300.0, "extreme": 2},
+    ReasonCode.SCALE_OUT_OFF: {"wanted": 4},
+    ReasonCode.SCALE_IN_OFF: {"wanted": 1},
+    ReasonCode.LIMITED_BY_RATE: {
+        "direction": "out",
+        "wanted": 9,
+        "extreme": 6,
+        "window_seconds": 15.0,
+        "until": 1_700_000_000.0,
+    },
+    ReasonCode.LIMITED_BY_PROJECTION: {"metric": "guest.cpu", "load": 0.85, "unit": "share", "wanted": 1, "extreme": 2},
+    ReasonCode.HELD_BY_STABILIZATION: {
+        "direction": "in",
+        "wanted": 1,
+        "window_seconds": 300.0,
+        "extreme": 2,
+        "until": 1_700_000_000.0,
+    },
     ReasonCode.HELD_BY_COOLDOWN: {"direction": "out", "wanted": 4, "until": 1_700_000_000.0},
     ReasonCode.HELD_BY_MISSING_LOAD: {"missing": 1, "wanted": 1},
     ReasonCode.HELD_BY_STARVED_GUESTS: {"steal": 0.42, "wanted": 1},
@@ -74,7 +119,39 @@ def _berlin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def test_every_code_reads_as_in_the_golden_file() -> None:
     lines = [f"{code}: {describe(Reason(code, EXAMPLES[code]))}" for code in ReasonCode]
-    assert "\n".join(lines) + "\n" == GOLDEN.read_text()
+    text = "\n".join(lines) + "\n"
+    if os.environ.get("REGENERATE_GOLDEN"):
+        GOLDEN.write_text(text)
+    assert text == GOLDEN.read_text()
+
+
+def test_every_limiter_has_its_counterfactual() -> None:
+    for code in LIMITERS:
+        assert "wanted" in EXAMPLES[code]
+        decision = replace(SCALING_OUT, admitted=2, reasons=(Reason(code, {**EXAMPLES[code], "wanted": 4}),))
+        (found,) = but_for(decision)
+        until = " until 23:13:20" if "until" in EXAMPLES[code] else ""
+        assert re.fullmatch(rf"2 more but for (the|scaling) [\w -]+{until}", describe_but_for(found)), code
+    assert describe_but_for(replace(found, more=-1)).startswith("1 fewer but for ")
+
+
+def test_what_changed_nothing_has_no_counterfactual() -> None:
+    assert but_for(replace(SCALING_OUT, admitted=5)) == ()
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [
+        (0.625, Unit.SHARE, "62%"),
+        (20 * 2.0**20, Unit.BYTES, "20 MiB"),
+        (1.5 * 2**30, Unit.BYTES_PER_SECOND, "1.5 GiB/s"),
+        (12.0, Unit.BYTES_PER_SECOND, "12 B/s"),
+        (340.0, Unit.PER_SECOND, "340/s"),
+        (17.25, Unit.NUMBER, "17.25"),
+    ],
+)
+def test_figures_read_in_their_unit(value: float, unit: Unit, text: str) -> None:
+    assert figure(value, unit) == text
 
 
 @pytest.mark.parametrize("code", list(ReasonCode))

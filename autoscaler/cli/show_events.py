@@ -1,0 +1,63 @@
+"""Events for people: one line each."""
+
+from collections.abc import Mapping
+
+from rich.console import Console
+from rich.text import Text
+
+from autoscaler.reasons import duration, moment
+from autoscaler.store import Event
+
+_ALARMS = frozenset({"reload_refused", "policy_vanished", "host_unreachable", "no_figure"})
+_SENTENCES: Mapping[str, str] = {
+    "request scale": "held at {count} for {for_seconds}, asked by {by}",
+    "request auto": "follows its policy again, asked by {by}",
+    "request pause": "paused, asked by {by}",
+    "request resume": "acted for again, asked by {by}",
+    "reload": "policies read again ({policies}), asked by {by}",
+    "reload_refused": "policies refused, the earlier ones run on, asked by {by}: {error}",
+    "policy_vanished": "its policy file vanished: its instances run on unmanaged",
+    "scaled": "scaled from {before} to {admitted} ({recommended} recommended): {reasons}",
+    "host_unreachable": "host {host} does not answer: {why}",
+    "host_answers": "host {host} answers again",
+    "no_figure": "{query}: no figure: {why}",
+    "figure": "{query}: figures again",
+    "transition": "{before} → {after}: {reason}",
+}
+"""By kind, and of requests by what was asked; others show their details as they are."""
+
+
+class _Shown(dict[str, str]):
+    """Details as text; what an older journal lacks shows as a question mark."""
+
+    def __missing__(self, name: str) -> str:
+        return "?"
+
+
+def show_event(console: Console, event: Event) -> None:
+    """Print when, of what, and what happened."""
+    text = Text(f"{moment(event.at)}  ")
+    subject = event.instance or event.group
+    if subject is not None:
+        text.append(subject, "bold").append(": ")
+    text.append(describe_event(event), "red" if event.kind in _ALARMS else "")
+    console.print(text, soft_wrap=not console.is_terminal)
+
+
+def describe_event(event: Event) -> str:
+    """Say what happened, on one line."""
+    detail = _Shown({name: _shown(name, value) for name, value in event.detail.items()})
+    kind = f"{event.kind} {detail['change']}" if event.kind == "request" else event.kind
+    sentence = _SENTENCES.get(kind)
+    if sentence is not None:
+        return sentence.format_map(detail)
+    figures = ", ".join(f"{name} {value}" for name, value in detail.items())
+    return f"{kind.replace('_', ' ')}{f': {figures}' if figures else ''}"
+
+
+def _shown(name: str, value: str | float) -> str:
+    if name.endswith("_seconds") and not isinstance(value, str):
+        return duration(value)
+    if name in {"reason", "reasons", "before", "after"}:
+        return str(value).replace(" ", ", ").replace("_", " ")
+    return " ".join(str(value).split())

@@ -235,3 +235,22 @@ def test_haproxy_killed_in_a_scale_out_is_filled_again_and_too_few_slots_are_ref
     own = [failure for failure in client.answers.failures if not killed_at <= failure[0] <= back_at]
     assert own == [], "requests failed but by HAProxy's own absence"
     assert client.answers.asked > 50
+
+
+def test_a_group_follows_its_sessions(make_daemon: Make, haproxy: HAProxyProcess, libvirtd: PrivateLibvirtd) -> None:
+    strategy = {
+        "type": "target_tracking",
+        "metric": "haproxy.sessions_per_server",
+        "target": 2,
+        "over": "5s",
+    }
+    section = haproxy.section(drain={"deadline": "10s"})
+    daemon = make_daemon(section, size={"min": 1, "max": 2}, scaling=[strategy]).start()
+    (first,) = group_of(until_served(daemon, 1)).instances
+    make_slow(libvirtd.uri, first.instance)
+    wait_until(lambda: answers_slowly(libvirtd, first.address or ""), 40, "it answers slowly")
+    inside = libvirtd.inside_network
+    with SteadyClient("127.0.0.1", haproxy.port, threads=4, path="/cgi-bin/slow?2", inside=inside):
+        until_served(daemon, 2)
+        assert "haproxy.sessions_per_server" in daemon.run("explain", "web").stdout
+    until_served(daemon, 1)

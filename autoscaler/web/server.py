@@ -16,6 +16,7 @@ from starlette.routing import Route
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from autoscaler.codec import encode
+from autoscaler.core.decision import ReasonCode
 from autoscaler.core.errors import AutoscalerError
 from autoscaler.core.snapshot import GroupStatus, Snapshot
 from autoscaler.core.traffic import Service, targets
@@ -52,7 +53,7 @@ def make_app(get_snapshot: GetSnapshot, registry: CollectorRegistry) -> Starlett
 
     async def discovery(request: Request) -> Response:
         snapshot, name, asked = get_snapshot(), request.path_params["group"], request.query_params.get("port", "")
-        if asked and not (asked.isdecimal() and 0 < int(asked[:6]) < 65536):
+        if asked and not (asked.isdecimal() and len(asked) <= 5 and 0 < int(asked) < 65536):
             return JSONResponse({"error": "port must be a number from 1 to 65535"}, status_code=400)
         if snapshot is None or snapshot.tick is None:
             # Prometheus keeps the targets it has when it is answered so.
@@ -60,6 +61,8 @@ def make_app(get_snapshot: GetSnapshot, registry: CollectorRegistry) -> Starlett
         found = [group for group in snapshot.groups if group.group == name]
         if not found:
             return JSONResponse({"error": f"no group {name}"}, status_code=404)
+        if _unlisted(found[0]):
+            return JSONResponse({"error": f"the instances of {name} cannot be listed now"}, status_code=503)
         return JSONResponse(_targets(found[0], int(asked) if asked else found[0].port or 80))
 
     return Starlette(
@@ -70,6 +73,11 @@ def make_app(get_snapshot: GetSnapshot, registry: CollectorRegistry) -> Starlett
             Route("/sd/{group}", discovery),
         ]
     )
+
+
+def _unlisted(group: GroupStatus) -> bool:
+    reasons = () if group.decision is None else group.decision.reasons
+    return any(reason.code is ReasonCode.HELD_BY_UNKNOWN_INVENTORY for reason in reasons)
 
 
 def _targets(group: GroupStatus, port: int) -> list[dict[str, object]]:

@@ -147,14 +147,15 @@ def _assign(slots: Sequence[Slot], services: Sequence[Service]) -> tuple[tuple[S
 
     Free is first what is in maintenance, and of that what nobody is connected to.
     """
-    by_address: dict[tuple[str, int], Slot] = {}
+    # Guests tell their own addresses: two may claim the same one, and each keeps a slot of its own.
+    by_address: dict[tuple[str, int], list[Slot]] = {}
     for slot in sorted(slots, key=lambda slot: slot.state is SlotState.MAINT):
-        by_address.setdefault((slot.address, slot.port), slot)
+        by_address.setdefault((slot.address, slot.port), []).append(slot)
     pairs: dict[str, tuple[Slot, Service]] = {}
     for service in services:
-        key = (service.address, service.port)
-        if key in by_address:
-            pairs[service.instance] = (by_address.pop(key), service)
+        alike = by_address.get((service.address, service.port))
+        if alike:
+            pairs[service.instance] = (alike.pop(0), service)
     taken = {slot.name for slot, _ in pairs.values()}
     free = iter(sorted((slot for slot in slots if slot.name not in taken), key=_availability))
     for service, slot in zip(

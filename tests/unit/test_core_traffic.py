@@ -114,6 +114,11 @@ CASES = {
         wanted(service(1)),
         (SetState("web1", MAINT), SetAddress("web1", "10.0.0.1", 80), SetState("web1", READY)),
     ),
+    "two that claim one address": (
+        view(slot(1, "10.0.0.1", READY), slot(2, "10.0.0.1", READY), slot(3)),
+        wanted(service(1), replace(service(2), address="10.0.0.1")),
+        NOTHING,
+    ),
     "an address that is there twice": (
         view(slot(1, "10.0.0.1"), slot(2, "10.0.0.1", READY)),
         wanted(service(1)),

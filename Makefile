@@ -4,7 +4,7 @@ TESTS := $(PYTHON) -m pytest
 LOCK := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
 	--no-annotate --custom-compile-command 'make lock' --upgrade pyproject.toml
 
-.PHONY: help demo demo-stop setup check test test-all format lock clean install uninstall
+.PHONY: help demo demo-stop setup check test test-all faults soak elasticity benchmark format lock clean install uninstall
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -31,6 +31,21 @@ test-all: check  ## Every proof there is
 	$(TESTS) tests/unit -m slow
 	$(TESTS) tests/real tests/systemd -n 2 -m "real and not serial"
 	$(TESTS) tests/real tests/systemd -m serial
+
+faults: setup  ## Kill a real daemon at every step of every action, before and after the call; and every other fault
+	$(TESTS) tests/unit/test_registry.py tests/unit/test_crash_matrix.py -n 2
+	$(TESTS) tests/real/test_kill_matrix.py tests/real/test_faults.py -n 2
+
+MINUTES := 5
+soak: setup  ## Random load and random faults on real guests (MINUTES=5, SEED=n)
+	$(PYTHON) -m tests.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+
+elasticity: setup  ## Judge target tracking and published algorithms on recorded loads (TRACES=/path), into docs/
+	@test -d "$(TRACES)" || { echo "usage: make elasticity TRACES=/path/to/folder/of/csv" >&2; exit 2; }
+	$(PYTHON) benchmarks/elasticity.py $(TRACES) docs
+
+benchmark: setup  ## Tell how long a rehearsal of up to 30 days takes
+	$(PYTHON) benchmarks/simulate.py
 
 format: setup  ## Format the code
 	.venv/bin/ruff format .

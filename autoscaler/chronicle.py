@@ -22,7 +22,7 @@ from typing import Protocol
 
 import structlog
 
-from autoscaler.core.decision import Decision
+from autoscaler.core.decision import Decision, decisive
 from autoscaler.core.errors import StoreError
 from autoscaler.core.observation import ExternalSample, Observation, Request, Unknown
 from autoscaler.core.snapshot import HostStatus, ReloadStatus
@@ -82,8 +82,6 @@ class Chronicle:
         """Note a decision if it changed its group's size."""
         if decision.admitted == decision.current:
             return
-        codes = [reason.code.value for reason in decision.reasons]
-        wishes = [wish.reason.code.value for wish in decision.recommendations]
         self.note(
             decision.at,
             "scaled",
@@ -91,7 +89,7 @@ class Chronicle:
             before=decision.current,
             admitted=decision.admitted,
             recommended=decision.recommended,
-            reasons=" ".join(codes or wishes),
+            reasons=" ".join(reason.code.value for reason in decisive(decision)),
         )
 
     def hosts(self, at: float, statuses: tuple[HostStatus, ...]) -> None:

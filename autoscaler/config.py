@@ -13,6 +13,7 @@ from urllib.parse import SplitResult, urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
 
 from autoscaler.core.errors import PolicyError, Problem
+from autoscaler.core.observation import HostLimits, Reserve
 from autoscaler.core.transition import TransitionReason
 from autoscaler.policy.validate import Section, validate
 from autoscaler.policy.values import (
@@ -22,11 +23,15 @@ from autoscaler.policy.values import (
     found,
     one_of,
     read_duration,
+    read_factor,
     read_flag,
     read_http_url,
     read_name,
+    read_share,
+    read_size,
     read_whole,
     write_duration,
+    write_share,
 )
 from autoscaler.policy.yaml_reader import read_file
 
@@ -46,9 +51,10 @@ LogFormat = Literal["console", "json"]
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """A hypervisor, by its libvirt URI."""
+    """A hypervisor, by its libvirt URI, and what may be used of it."""
 
     uri: str
+    limits: HostLimits = field(default_factory=HostLimits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +114,8 @@ class Config:
     log: Log = Log()
     webhooks: tuple[Webhook, ...] = ()
     prometheus: PrometheusServer | None = None
+    leftover_grace_seconds: float = 600.0
+    """How long the volumes of an instance that is gone are left before they are deleted."""
 
 
 def load(path: Path | None = None) -> Config:
@@ -122,7 +130,7 @@ def load(path: Path | None = None) -> Config:
     folder = path.absolute().parent
     file = validate(read_file(path), ConfigFile, {_FOLDER: folder})
     return Config(
-        hosts={name: Host(host.uri) for name, host in file.hosts.items()},
+        hosts={name: Host(host.uri, _limits(host)) for name, host in file.hosts.items()},
         policies_dir=file.policies_dir,
         state_dir=file.state_dir,
         control_socket=file.control_socket,
@@ -132,6 +140,7 @@ def load(path: Path | None = None) -> Config:
         log=Log(_log_format(file.log.format), file.log.level),
         webhooks=tuple(Webhook(hook.url, hook.secret_file, tuple(hook.events)) for hook in file.webhooks),
         prometheus=_prometheus(file.prometheus),
+        leftover_grace_seconds=file.orphans.grace,
     )
 
 
@@ -237,6 +246,22 @@ def _listen(value: object) -> Listen:
     return Listen(host, port)
 
 
+def _reserve(value: object) -> Reserve:
+    """Read a share of what there is, or a size."""
+    if isinstance(value, str) and value.endswith("%"):
+        share = read_share(value)
+        if share >= 1:
+            raise WrongValueError(f"{value} would leave nothing; allowed: 0% to below 100%")
+        return Reserve(share=share)
+    if isinstance(value, str) and value[:1].isdigit():
+        return Reserve(amount=read_size(value))
+    raise WrongValueError(f"must be a share such as 10%, or a size such as 2GiB, not {found(value)}")
+
+
+def _plain(value: float) -> str:
+    return f"{value:g}"
+
+
 def _is_address(host: str) -> bool:
     try:
         ipaddress.ip_address(host)
@@ -255,8 +280,53 @@ _DEFAULT = Config()
 _FilePath = Annotated[Path, BeforeValidator(_path)]
 
 
+_LIMITS = HostLimits()
+_Reserve = Annotated[Reserve, BeforeValidator(_reserve)]
+
+
+class _ReserveSection(Section):
+    memory: _Reserve = _LIMITS.reserve_memory
+    pool_space: _Reserve = _LIMITS.reserve_pool_space
+    addresses: Annotated[int, BeforeValidator(read_whole), AfterValidator(between(0, 2**24, str))] = (
+        _LIMITS.reserve_addresses
+    )
+
+
+class _OvercommitSection(Section):
+    vcpus: Annotated[float, BeforeValidator(read_factor), AfterValidator(between(0.1, 100.0, _plain))] = (
+        _LIMITS.vcpus_per_core
+    )
+    pool_space: Annotated[float, BeforeValidator(read_factor), AfterValidator(between(1.0, 100.0, _plain))] = (
+        _LIMITS.pool_space_overcommit
+    )
+
+
+class _PressureSection(Section):
+    memory: Annotated[float, BeforeValidator(read_share), AfterValidator(between(0.01, 1.0, write_share))] = (
+        _LIMITS.memory_pressure
+    )
+
+
 class _HostSection(Section):
     uri: Annotated[str, BeforeValidator(_uri)]
+    reserve: _ReserveSection = _ReserveSection()
+    overcommit: _OvercommitSection = _OvercommitSection()
+    pressure: _PressureSection = _PressureSection()
+    preemption: Annotated[
+        float, BeforeValidator(read_duration), AfterValidator(between(1.0, 3600.0, write_duration))
+    ] = _LIMITS.preempt_every_seconds
+
+
+def _limits(host: _HostSection) -> HostLimits:
+    return HostLimits(
+        reserve_memory=host.reserve.memory,
+        reserve_pool_space=host.reserve.pool_space,
+        reserve_addresses=host.reserve.addresses,
+        vcpus_per_core=host.overcommit.vcpus,
+        pool_space_overcommit=host.overcommit.pool_space,
+        memory_pressure=host.pressure.memory,
+        preempt_every_seconds=host.preemption,
+    )
 
 
 class _LogSection(Section):
@@ -287,6 +357,12 @@ class _PrometheusSection(Section):
         return value
 
 
+class _OrphansSection(Section):
+    grace: Annotated[float, BeforeValidator(read_duration), AfterValidator(between(1.0, 86_400.0, write_duration))] = (
+        _DEFAULT.leftover_grace_seconds
+    )
+
+
 class ConfigFile(Section):
     """The configuration file."""
 
@@ -305,6 +381,7 @@ class ConfigFile(Section):
     log: _LogSection = _LogSection()
     webhooks: list[_WebhookSection] = Field(default=[])
     prometheus: _PrometheusSection | None = None
+    orphans: _OrphansSection = _OrphansSection()
 
     @field_validator("hosts")
     @classmethod

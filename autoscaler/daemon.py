@@ -20,7 +20,7 @@ from autoscaler.core.decision import Decision
 from autoscaler.core.errors import AutoscalerError, ControlError, StoreError
 from autoscaler.core.memory import Memory
 from autoscaler.core.observation import Change, HostInventory, Request
-from autoscaler.core.policy import Policy, addressed_groups, metrics_of, pools_of, queries_of
+from autoscaler.core.policy import Policy, addressed_groups, metrics_of, pools_of, queries_of, wanted_by
 from autoscaler.core.ports import Hypervisor
 from autoscaler.core.snapshot import GroupStatus, ReloadStatus, Snapshot, TickStatus, Totals
 from autoscaler.core.status import (
@@ -30,6 +30,7 @@ from autoscaler.core.status import (
     host_statuses,
     image_launches,
     refuse_change,
+    room_statuses,
     wanted_traffic,
 )
 from autoscaler.core.step import step
@@ -47,7 +48,7 @@ from autoscaler.notify import lengthen_watchdog, notify, notify_reloading
 from autoscaler.policy.calendar import Calendar
 from autoscaler.policy.load import load_directory
 from autoscaler.sampler import Sampler
-from autoscaler.store import LEDGER_LOST, Event, History, Journal, TickRecord
+from autoscaler.store import Event, History, Journal, TickRecord
 from autoscaler.ticker import Ticker
 from autoscaler.web.server import WebServer
 from autoscaler.world import World
@@ -56,8 +57,8 @@ log = structlog.get_logger(__name__)
 
 _ACTIONS_DEADLINE_SECONDS = 15.0
 _TICK_DEADLINE_SECONDS = 5.0
-_HOST_DEADLINES_SECONDS = 20.0
-"""How long a tick may wait for one host: to list its domains, and to give their counters."""
+_HOST_DEADLINES_SECONDS = 25.0
+"""How long a tick may wait for one host: to list its domains, give their counters, and tell what it has to give."""
 _COMMIT_DEADLINES_SECONDS = 10.0
 """How long a tick may wait for a journal that somebody else locks: to commit, and to keep it in order."""
 _SIGNAL_POLL_SECONDS = 0.5
@@ -118,7 +119,7 @@ class Daemon:
             probes=self._prober.results,
             traffic=self._balancers.views,
         )
-        self._world = World(sampler, journal, self._executor)
+        self._world = World(sampler, journal, self._executor, config.leftover_grace_seconds)
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT. Raises what a worker or the tick raised if that was a bug."""
@@ -134,8 +135,11 @@ class Daemon:
             policies=len(self._policies),
             metrics=f"http://{self._config.listen.host}:{self._config.listen.port}/metrics",
         )
-        if self._journal.recall(LEDGER_LOST):
-            log.warning("the journal was lost; instances are adopted by their metadata, look for overlays without one")
+        if self._journal.pending().ledger_lost:
+            log.warning(
+                "the journal was lost: instances are adopted by their metadata, and no volume that is left over is "
+                "deleted until somebody says so with: autoscaler ledger accept"
+            )
         lengthen_watchdog(heartbeat_seconds(self._config))
         self._webhooks.start()
         self._ticker.start()
@@ -248,6 +252,18 @@ class Daemon:
         self._ticker.wake()
         return status
 
+    def accept_ledger(self, by: str) -> None:
+        """Delete what is left over again, after the ledger was lost, with the volumes of all instances in it.
+
+        Raises ControlError when it was not lost, HypervisorError when a host does not answer.
+        """
+        if not self._journal.pending().ledger_lost:
+            raise ControlError("the ledger was not lost, or has been accepted already: there is nothing to accept")
+        self._executor.adopt()
+        self._journal.accept_ledger()
+        log.info("ledger accepted, what is left over is collected again", by=by)
+        self._ticker.wake()
+
     def _read_policies(self, by: str) -> ReloadStatus:
         try:
             policies = load_directory(self._config.policies_dir, frozenset(self._config.hosts))
@@ -292,7 +308,7 @@ class Daemon:
         self._number += 1
         self._look_for(policies)
         try:
-            observation = self._world.observe(at, metrics_of(policies))
+            observation = self._world.observe(at, metrics_of(policies), wanted_by(policies))
             observation = replace(observation, schedules=self._calendar.states(policies, at))
             result = step(policies, observation, self._memory)
             record = TickRecord(
@@ -358,6 +374,7 @@ class Daemon:
             last_success_at=tick.at,
             hosts=host_statuses(finished.observation),
             groups=group_statuses(finished),
+            room=room_statuses(finished),
             webhooks=self._webhooks.counts(),
             images=image_launches(finished),
             totals=replace(totals, ticks=totals.ticks.add(tick.duration_seconds)),
@@ -385,8 +402,10 @@ class Daemon:
         before: dict[str, GroupStatus] = {status.group: status for status in self._snapshot.groups}
         for decision in finished.result.decisions:
             codes = [reason.code.value for reason in decision.reasons]
-            self._chronicle.scaled(decision)
-            if decision.admitted != decision.current:
+            known = before.get(decision.group)
+            previous = known.decision if known is not None else None
+            if decision.admitted != decision.current and (previous is None or decision.admitted != previous.admitted):
+                self._chronicle.scaled(decision)
                 log.info(
                     "group scaled",
                     group=decision.group,
@@ -396,8 +415,6 @@ class Daemon:
                     reasons=codes or [wish.reason.code.value for wish in decision.recommendations],
                 )
                 continue
-            known = before.get(decision.group)
-            previous = known.decision if known is not None else None
             if codes != ([reason.code.value for reason in previous.reasons] if previous is not None else []):
                 log.info("decision changed", group=decision.group, admitted=decision.admitted, reasons=codes)
 
@@ -445,6 +462,7 @@ def _hypervisors(config: Config, journal: Journal, wake: Callable[[], None]) -> 
             recall=journal.recall,
             remember=journal.remember,
             on_change=wake,
+            limits=host.limits,
         )
         for name, host in config.hosts.items()
     }

@@ -13,7 +13,18 @@ from math import ceil
 
 import structlog
 
-from autoscaler.core.action import Action, Clone, Drain, Failure, InFlight, Intent, IntentState, Remove, Start
+from autoscaler.core.action import (
+    Action,
+    Clone,
+    Collect,
+    Drain,
+    Failure,
+    InFlight,
+    Intent,
+    IntentState,
+    Remove,
+    Start,
+)
 from autoscaler.core.errors import HypervisorError, HypervisorErrorKind, StoreError
 from autoscaler.core.observation import Ownership
 from autoscaler.core.ports import Hypervisor, VolumeRef, overlay_name
@@ -97,8 +108,27 @@ def _create_overlay(work: Work) -> None:
         raise
 
 
+def _volumes(work: Work) -> tuple[VolumeRef, ...]:
+    """Give what the ledger says is the instance's, on this host."""
+    action = work.intent.action
+    return tuple(volume for volume in work.journal.volumes(action.instance) if volume.host == action.host)
+
+
+def _refuse_used(work: Work) -> None:
+    """Look again, right before anything is deleted: the domain may be back, or another made of it."""
+    for volume in _volumes(work):
+        user = work.hypervisor.user_of(volume)
+        if user is not None:
+            raise HypervisorError(
+                HypervisorErrorKind.BUSY,
+                f"volume {volume.name} in pool {volume.pool} on host {volume.host} is left over from "
+                f"{volume.instance}, but domain {user} uses it, so it is left alone. Undefine that domain, "
+                "or give it another disk",
+            )
+
+
 def _delete_volumes(work: Work) -> None:
-    for volume in work.journal.volumes(work.intent.action.instance):
+    for volume in _volumes(work):
         work.hypervisor.delete_volume(volume)
         work.journal.remove_volume(volume)
 
@@ -179,6 +209,8 @@ REMOVE_STEPS = (
 )
 # Nothing to undo: an instance that could not be started is as it was before.
 START_STEPS = (Step("start", _start),)
+# Nothing to undo: what is not deleted yet is left over as before, and found again.
+COLLECT_STEPS = (Step("unused", _refuse_used), Step("delete_volumes", _delete_volumes))
 # Nothing to undo: an instance that was drained is removed, or taken back by whoever hears of the transition.
 DRAIN_STEPS = (Step("hooks", _run_hooks),)
 STEPS: Mapping[type[Action], tuple[Step, ...]] = {
@@ -186,7 +218,9 @@ STEPS: Mapping[type[Action], tuple[Step, ...]] = {
     Drain: DRAIN_STEPS,
     Remove: REMOVE_STEPS,
     Start: START_STEPS,
+    Collect: COLLECT_STEPS,
 }
+"""Everything that is ever done to a host. What is not a step here changes nothing anywhere."""
 
 
 def carry_out(work: Work) -> bool:
@@ -218,7 +252,7 @@ def settle(flight: InFlight, work: Work) -> bool:
     instance = work.intent.action.instance
     if work.hypervisor.busy_with(instance):
         return False
-    if isinstance(flight.intent.action, Remove | Drain):
+    if isinstance(flight.intent.action, Remove | Drain | Collect):
         # Hooks are run at least once, and so again where nobody knows how far they had come.
         return carry_out(work)
     try:
@@ -325,6 +359,18 @@ class Executor:
             work = self._work(flight.intent)
             self._enqueue(flight.intent, lambda flight=flight, work=work: settle(flight, work))  # type: ignore[misc]
 
+    def adopt(self) -> None:
+        """Put the overlays of all our instances into a ledger that was lost; nothing is changed on a host.
+
+        Raises HypervisorError when a host does not answer.
+        """
+        for hypervisor in self._hypervisors.values():
+            for domain in hypervisor.inventory().domains:
+                owner = domain.ownership
+                if owner is not None and owner.controller == self._journal.controller:
+                    for volume in hypervisor.overlays(owner.instance):
+                        self._journal.add_volume(volume, self._time.now())
+
     def active(self) -> frozenset[int]:
         """Give the ids of the intents a worker has or will take."""
         with self._lock:
@@ -353,7 +399,7 @@ class Executor:
                     self._active.discard(intent.id)
                     self._idle.notify_all()
 
-        self._queues[intent.action.host, isinstance(intent.action, Remove | Drain)].put(run)
+        self._queues[intent.action.host, isinstance(intent.action, Remove | Drain | Collect)].put(run)
 
     def _run(self, jobs: queue.SimpleQueue[Callable[[], bool]]) -> None:
         while True:

@@ -62,6 +62,17 @@ paused_by_somebody          instance
 undefined_by_somebody       instance
 unreachable_instances       host, count
 clock_set_back              seconds
+refused_for_memory          refused, host, need_bytes, have_bytes
+refused_for_vcpus           refused, host, need, have
+refused_for_hugepages       refused, host, need_bytes, have_bytes
+refused_for_pool_space      refused, host, name, need_bytes, have_bytes
+refused_for_addresses       refused, host, name, need, have
+refused_for_pressure        refused, host, load, limit
+refused_for_unread_capacity refused, host, resource, why
+yields_to_group             group, priority, host, resource, drained
+takes_room_from             group, priority, host, resource
+starved                     steal, wanted, culprits
+acts_though_starved         steal, wanted, culprits
 balancer_unknown            why
 balancer_lacks_slots        slots, max
 unserved_without_address    instance
@@ -160,6 +171,46 @@ SENTENCES: Mapping[ReasonCode, str] = {
         "or they are detached"
     ),
     ReasonCode.CLOCK_SET_BACK: "the clock was set back by {seconds}: what is remembered was shifted with it",
+    ReasonCode.REFUSED_FOR_MEMORY: (
+        "host {host} has no memory for {refused} more: one needs {need_bytes}, and {have_bytes} may still be given; "
+        "stop a guest, or lower the host's reserve of memory"
+    ),
+    ReasonCode.REFUSED_FOR_VCPUS: (
+        "host {host} has no vCPUs for {refused} more: one needs {need}, and {have} may still be given; "
+        "stop a guest, or raise the host's overcommit of vcpus"
+    ),
+    ReasonCode.REFUSED_FOR_HUGEPAGES: (
+        "host {host} has no huge pages for {refused} more: one needs {need_bytes}, and {have_bytes} are free; "
+        "set more of them aside, or stop a guest that has some"
+    ),
+    ReasonCode.REFUSED_FOR_POOL_SPACE: (
+        "pool {name} on host {host} has no space for {refused} more: one may grow to {need_bytes}, and {have_bytes} "
+        "are left when the others have grown; enlarge it, or delete volumes"
+    ),
+    ReasonCode.REFUSED_FOR_ADDRESSES: (
+        "network {name} on host {host} has no address for {refused} more: {have} left; widen its DHCP range, or "
+        "shorten its leases"
+    ),
+    ReasonCode.REFUSED_FOR_PRESSURE: (
+        "host {host} is short of memory at this moment: its processes waited for some in {load} of the time, and from "
+        "{limit} on nothing is cloned; {refused} more wait until it has recovered"
+    ),
+    ReasonCode.REFUSED_FOR_UNREAD_CAPACITY: (
+        "host {host} cannot be told to have room for {refused} more, {resource} could not be read: {why}"
+    ),
+    ReasonCode.YIELDS_TO_GROUP: (
+        "leaves {resource} of host {host} to group {group}, whose priority is {priority}; drained for it: {drained}"
+    ),
+    ReasonCode.TAKES_ROOM_FROM: (
+        "an instance of group {group}, whose priority is {priority}, is drained to make room: {resource} of host {host}"
+    ),
+    ReasonCode.STARVED: (
+        "starved, so {wanted} is not acted upon: the host withholds {steal} of the guests' time; "
+        "its greediest: {culprits}"
+    ),
+    ReasonCode.ACTS_THOUGH_STARVED: (
+        "scaled to {wanted} although starved: the host withholds {steal} of the guests' time; its greediest: {culprits}"
+    ),
     ReasonCode.BALANCER_UNKNOWN: "the load balancer cannot be told whom to serve: {why}",
     ReasonCode.BALANCER_LACKS_SLOTS: (
         "the load balancer has {slots} slots for a group of up to {max}: give its server-template as many, or lower"
@@ -209,13 +260,15 @@ def describe_but_for(found: ButFor) -> str:
 
 def _show(name: str, value: Parameter, unit: Unit) -> str:
     if isinstance(value, str):
-        return value.replace("_", " ") if name == "state" else value
+        return value.replace("_", " ") if name in ("state", "resource") else value
     if name in _TIMES:
         return _TIMES[name](value)
-    if name in ("load", "target", "steal"):
+    if name in ("load", "target", "steal", "limit"):
         return figure(value, Unit.SHARE if name == "steal" else unit)
     if name == "seconds" or name.endswith("_seconds"):
         return duration(value)
+    if name.endswith("_bytes"):
+        return size(value)
     return f"{value:g}"
 
 
@@ -245,19 +298,20 @@ def figure(value: float, unit: Unit) -> str:
         case Unit.SHARE:
             return percent(value)
         case Unit.BYTES:
-            return _size(value)
+            return size(value)
         case Unit.BYTES_PER_SECOND:
-            return f"{_size(value)}/s"
+            return f"{size(value)}/s"
         case Unit.PER_SECOND:
             return f"{value:.4g}/s"
     return f"{value:.4g}"
 
 
-def _size(size: float) -> str:
+def size(size_bytes: float) -> str:
+    """Render bytes by their largest binary unit: ``192 MiB``, ``1.5 GiB``."""
     for name, factor in (("TiB", 1024**4), ("GiB", 1024**3), ("MiB", 1024**2), ("KiB", 1024)):
-        if abs(size) >= factor:
-            return f"{size / factor:.4g} {name}"
-    return f"{size:.4g} B"
+        if abs(size_bytes) >= factor:
+            return f"{size_bytes / factor:.4g} {name}"
+    return f"{size_bytes:.4g} B"
 
 
 _TIMES: Mapping[str, Callable[[float], str]] = {"until": clock, "edge": minute}

@@ -1,13 +1,16 @@
 """Assembles what one tick may know of hosts and guests. What fails to answer becomes `Unknown`, never empty."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import structlog
 
+from autoscaler.core.capacity import Resource
 from autoscaler.core.errors import HypervisorError
 from autoscaler.core.observation import (
     DomainCounters,
     ExternalSample,
+    HostCapacity,
     HostInventory,
     HostSample,
     Observation,
@@ -15,7 +18,8 @@ from autoscaler.core.observation import (
     TrafficView,
     Unknown,
 )
-from autoscaler.core.ports import Hypervisor
+from autoscaler.core.policy import Wanted
+from autoscaler.core.ports import Sight
 
 log = structlog.get_logger(__name__)
 
@@ -29,7 +33,7 @@ class Sampler:
 
     def __init__(
         self,
-        hypervisors: Mapping[str, Hypervisor],
+        hypervisors: Mapping[str, Sight],
         host_loads: Mapping[str, Callable[[], HostSample]],
         interval_seconds: float,
         workers: int = 4,
@@ -46,17 +50,22 @@ class Sampler:
         self._traffic = traffic
         self._complaints: dict[str, str] = {}
 
-    def observe(self, at: float, metrics: frozenset[str]) -> Observation:
-        """Read everything once, of the counters what these metrics are made of.
+    def observe(self, at: float, metrics: frozenset[str], wanted: Wanted | None = None) -> Observation:
+        """Read everything once: of the counters what these metrics are made of, and what the hosts have to give.
+
+        Without `wanted`, what the hosts have to give is not asked for.
 
         Never raises for a host that does not answer; what it lacks is said in its place.
         """
         inventory: dict[str, HostInventory | Unknown] = {}
         domains: dict[str, DomainCounters] = {}
         for host, hypervisor in self._hypervisors.items():
-            inventory[host] = _inventory(hypervisor)
-            if isinstance(inventory[host], HostInventory):
+            listed = _inventory(hypervisor)
+            if isinstance(listed, HostInventory):
                 domains |= self._counters(host, hypervisor, metrics)
+                if wanted is not None:
+                    listed = replace(listed, capacity=_capacity(host, hypervisor, wanted))
+            inventory[host] = listed
         hosts = {host: _load(read) for host, read in self._host_loads.items()}
         return Observation(
             at,
@@ -70,7 +79,7 @@ class Sampler:
             traffic=self._traffic(),
         )
 
-    def _counters(self, host: str, hypervisor: Hypervisor, metrics: frozenset[str]) -> Mapping[str, DomainCounters]:
+    def _counters(self, host: str, hypervisor: Sight, metrics: frozenset[str]) -> Mapping[str, DomainCounters]:
         try:
             counters = hypervisor.counters(metrics)
         except HypervisorError as error:
@@ -83,11 +92,19 @@ class Sampler:
         return counters
 
 
-def _inventory(hypervisor: Hypervisor) -> HostInventory | Unknown:
+def _inventory(hypervisor: Sight) -> HostInventory | Unknown:
     try:
         return hypervisor.inventory()
     except HypervisorError as error:
         return Unknown(str(error))
+
+
+def _capacity(host: str, hypervisor: Sight, wanted: Wanted) -> HostCapacity:
+    """Read what a host has to give; where it does not tell, nothing is cloned there."""
+    try:
+        return hypervisor.capacity(wanted)
+    except HypervisorError as error:
+        return HostCapacity(host, unread={Resource.MEMORY.value: str(error), Resource.VCPUS.value: str(error)})
 
 
 def _load(read: Callable[[], HostSample]) -> HostSample | Unknown:

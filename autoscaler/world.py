@@ -5,7 +5,9 @@ from dataclasses import replace
 from typing import Protocol
 
 from autoscaler.core.action import Action, InFlight, Intent
+from autoscaler.core.leftovers import find_leftovers
 from autoscaler.core.observation import HostInventory, Observation
+from autoscaler.core.policy import Wanted
 from autoscaler.sampler import Sampler
 from autoscaler.store import Journal, TickRecord
 
@@ -29,13 +31,16 @@ class Workers(Protocol):
 class World:
     """Sampler, journal and workers as one."""
 
-    def __init__(self, sampler: Sampler, journal: Journal, workers: Workers) -> None:
+    def __init__(
+        self, sampler: Sampler, journal: Journal, workers: Workers, leftover_grace_seconds: float = 600.0
+    ) -> None:
+        self._leftover_grace_seconds = leftover_grace_seconds
         self._sampler = sampler
         self._journal = journal
         self._workers = workers
 
-    def observe(self, at: float, metrics: frozenset[str]) -> Observation:
-        """Read everything one step may know; of the counters, what these metrics are made of.
+    def observe(self, at: float, metrics: frozenset[str], wanted: Wanted | None = None) -> Observation:
+        """Read everything one step may know: the counters that these metrics are made of, the room that is wanted.
 
         Raises StoreError when the journal cannot be read.
 
@@ -43,8 +48,14 @@ class World:
         and counted once; the other way round it would be seen nowhere and done again.
         """
         pending = self._journal.pending()
-        seen = self._sampler.observe(at, metrics)
-        return replace(seen, in_flight=pending.in_flight, outcomes=pending.outcomes, requests=pending.requests)
+        seen = self._sampler.observe(at, metrics, wanted)
+        seen = replace(seen, in_flight=pending.in_flight, outcomes=pending.outcomes, requests=pending.requests)
+        return replace(
+            seen,
+            leftovers=find_leftovers(pending.ledger, seen),
+            leftover_grace_seconds=self._leftover_grace_seconds,
+            ledger_lost=pending.ledger_lost,
+        )
 
     def commit(self, record: TickRecord, actions: Sequence[Action]) -> tuple[Intent, ...]:
         """Commit a step's record with its actions as intents. Raises StoreError; nothing may be begun then."""

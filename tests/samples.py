@@ -2,17 +2,21 @@
 
 from dataclasses import replace
 
+from autoscaler.core.capacity import AVAILABLE, Account, Key, Ledger, Resource
 from autoscaler.core.decision import Decision, Input, Parameter, Reason, ReasonCode, Recommendation
 from autoscaler.core.memory import Override
-from autoscaler.core.observation import HostSample
+from autoscaler.core.observation import Consumer, HostSample
 from autoscaler.core.policy import Mode, Size
 from autoscaler.core.snapshot import (
     Durations,
+    GroupRoom,
     GroupStatus,
     GroupTotals,
+    HostRoom,
     HostStatus,
     ImageLaunches,
     InstanceStatus,
+    Portion,
     ReloadStatus,
     Snapshot,
     TickStatus,
@@ -111,6 +115,31 @@ OLD = GroupStatus(
     instances=(InstanceStatus("old-1", "far", InstanceState.READY, NOW - 86400 * 3, load=0.01),),
 )
 
+_WEB_NEED = (
+    Portion(Key(Resource.MEMORY), 1162 * 2**20),
+    Portion(Key(Resource.VCPUS), 1),
+    Portion(Key(Resource.POOL_SPACE, "default"), 10 * 2**30),
+    Portion(Key(Resource.ADDRESSES, "default"), 1),
+)
+ROOM = HostRoom(
+    Ledger(
+        "local",
+        (
+            Account(Key(Resource.MEMORY), 8 << 30, 1 << 30, 4520 * 2**20, 3 << 30),
+            Account(Key(Resource.MEMORY, AVAILABLE), 5 << 30, 1 << 30, 1162 * 2**20),
+            Account(Key(Resource.HUGEPAGES), 0, 0, 0, 0),
+            Account(Key(Resource.VCPUS), 32, 0, 6, 2),
+            Account(Key(Resource.POOL_SPACE, "default"), 40 << 30, 0, 30208 * 2**20, 10 << 30),
+            Account(Key(Resource.ADDRESSES, "default"), 253, 0, 5, 4),
+        ),
+    ),
+    3 << 30,
+    (GroupRoom("db", 1, 2, _WEB_NEED[:2]), GroupRoom("web", 4, 4, _WEB_NEED)),
+    (Consumer("ffmpeg", 4242, 0.93), Consumer("web-1", 77, 0.52, guest=True)),
+    4 << 30,
+    300 << 20,
+)
+
 SNAPSHOT = Snapshot(
     version="0.1.0",
     controller="11111111-2222-3333-4444-555555555555",
@@ -139,6 +168,7 @@ SNAPSHOT = Snapshot(
         ticks=Durations().add(0.21).add(0.19),
         tick_failures=1,
     ),
+    room=(ROOM,),
     webhooks={"delivered": 3, "retried": 2, "given_up": 0, "dropped": 0},
 )
 
@@ -155,19 +185,23 @@ EVENTS = (
         {"before": 1, "admitted": 3, "recommended": 1, "reasons": "held_by_operator shadow"},
     ),
     Event(4, NOW - 600, "request", "web", None, {"change": "auto", "by": BOB}),
+    Event(5, NOW - 500, "instance", "web", "web-2", {"before": "booting", "after": "ready", "reason": "became_ready"}),
+    Event(6, NOW - 450, "instance", "web", "web-3", {"before": "", "after": "requested", "reason": "requested"}),
     Event(
-        5, NOW - 500, "transition", "web", "web-2", {"before": "booting", "after": "ready", "reason": "became_ready"}
+        7, NOW - 440, "instance", "web", "web-3", {"before": "ready", "after": "ready", "reason": "paused_by_somebody"}
     ),
-    Event(6, NOW - 400, "request", "db", None, {"change": "pause", "by": BOB}),
-    Event(7, NOW - 390, "request", "db", None, {"change": "resume", "by": BOB}),
-    Event(8, NOW - 300, "host_unreachable", None, None, {"host": "far", "why": "the connection was refused"}),
-    Event(9, NOW - 290, "host_answers", None, None, {"host": "far"}),
-    Event(10, NOW - 200, "no_figure", None, None, {"query": "prometheus sum(queue)", "why": "the query gives nothing"}),
-    Event(11, NOW - 190, "figure", None, None, {"query": "prometheus sum(queue)"}),
-    Event(12, NOW - 90, "reload_refused", None, None, {"by": BOB, "error": "web.yaml:3:1: unknown key\nsecond"}),
-    Event(13, NOW - 80, "policy_vanished", "old", None, {}),
-    Event(14, NOW - 70, "of_tomorrow", "web", None, {"depth": 4, "what": "new"}),
-    Event(15, NOW - 60, "of_tomorrow", None, None, {}),
+    Event(8, NOW - 430, "request", "web", "web-3", {"change": "protect", "by": BOB}),
+    Event(9, NOW - 430, "request", "web", None, {"change": "juggle", "by": BOB}),
+    Event(10, NOW - 400, "request", "db", None, {"change": "pause", "by": BOB}),
+    Event(11, NOW - 390, "request", "db", None, {"change": "resume", "by": BOB}),
+    Event(12, NOW - 300, "host_unreachable", None, None, {"host": "far", "why": "the connection was refused"}),
+    Event(13, NOW - 290, "host_answers", None, None, {"host": "far"}),
+    Event(14, NOW - 200, "no_figure", None, None, {"query": "prometheus sum(queue)", "why": "the query gives nothing"}),
+    Event(15, NOW - 190, "figure", None, None, {"query": "prometheus sum(queue)"}),
+    Event(16, NOW - 90, "reload_refused", None, None, {"by": BOB, "error": "web.yaml:3:1: unknown key\nsecond"}),
+    Event(17, NOW - 80, "policy_vanished", "old", None, {}),
+    Event(18, NOW - 70, "of_tomorrow", "web", None, {"depth": 4, "what": "new"}),
+    Event(19, NOW - 60, "of_tomorrow", None, None, {}),
 )
 HISTORY = History(
     "web",

@@ -6,6 +6,8 @@ from datetime import datetime, timedelta
 
 import click
 
+from autoscaler.policy.values import WrongValueError, read_size
+
 _LONGEST_SECONDS = 365 * 86400.0
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -32,6 +34,14 @@ def duration(_: click.Context, __: click.Parameter, value: str | None) -> float 
     return seconds
 
 
+def size(_: click.Context, __: click.Parameter, value: str) -> int:
+    """Read ``192MiB``, ``2GiB`` or ``1GB`` as bytes. Raises click's BadParameter for anything else."""
+    try:
+        return read_size(value)
+    except WrongValueError as error:
+        raise click.BadParameter(str(error)) from error
+
+
 def moment(_: click.Context, __: click.Parameter, value: str | None) -> float | None:
     """Read a time of day (the last such one) or a date with time as seconds since the epoch.
 
@@ -55,3 +65,20 @@ def _last(time_of_day: str, now: float) -> float:
     if wanted.astimezone().timestamp() > now:
         wanted -= timedelta(days=1)
     return wanted.astimezone().timestamp()
+
+
+def since(context: click.Context, parameter: click.Parameter, value: str | None) -> float | None:
+    """Read a time as `moment` does, or a duration back from now. Raises click's BadParameter for anything else."""
+    if value is not None and re.fullmatch(r"[0-9.]+[smhd]", value):
+        return time.time() - (duration(context, parameter, value) or 0)
+    return moment(context, parameter, value)
+
+
+def share(_: click.Context, __: click.Parameter, value: str | None) -> float | None:
+    """Read ``5%`` as a fraction of one. Raises click's BadParameter for anything that is not from 0 to 100 percent."""
+    if value is None:
+        return None
+    found = re.fullmatch(r"([0-9]{1,3}(?:\.[0-9]{1,6})?)%", value)
+    if found is None or float(found[1]) > 100:
+        raise click.BadParameter(f"{value!r} is no share; write for example 5%")
+    return float(found[1]) / 100

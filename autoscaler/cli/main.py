@@ -14,6 +14,9 @@ from rich.console import Console
 
 from autoscaler import config
 from autoscaler.cli import arguments
+from autoscaler.cli.hosts import foresee, hosts_data, show_hosts
+from autoscaler.cli.images import image
+from autoscaler.cli.output import console
 from autoscaler.cli.show_decision import show_decision
 from autoscaler.cli.show_events import show_event
 from autoscaler.cli.show_history import show_history
@@ -85,12 +88,6 @@ def ask(ctx: click.Context, command: str, **given: Any) -> Any:
     return request(_settings(ctx).control_socket, command, **given)
 
 
-def _console() -> Console:
-    """Make a console for plain text: what is shown is data, never markup. A pipe gets lines as long as they are."""
-    width = None if sys.stdout is not None and sys.stdout.isatty() else 1000
-    return Console(highlight=False, markup=False, emoji=False, width=width)
-
-
 def _print_json(data: object) -> None:
     click.echo(json.dumps(data, indent=2))
 
@@ -139,7 +136,7 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
         ok = all(finding.level is not Level.ERROR for finding in found)
         _print_json({"ok": ok, "findings": encode(found)})
     else:
-        found = show_findings(_console(), findings)
+        found = show_findings(console(), findings)
     ctx.exit(1 if any(finding.level is Level.ERROR for finding in found) else 0)
 
 
@@ -193,7 +190,44 @@ def status(ctx: click.Context, as_json: bool) -> None:
     if as_json:
         _print_json(data)
     else:
-        show_status(_console(), decode(data, Snapshot), time.time())
+        show_status(console(), decode(data, Snapshot), time.time())
+
+
+@main.command()
+@json_option
+@config_option
+@click.pass_context
+def hosts(ctx: click.Context, as_json: bool) -> None:
+    """Show what each host has, what is committed, and what still fits.
+
+    Example: autoscaler hosts
+    """
+    rooms = decode(ask(ctx, "status"), Snapshot).room
+    if as_json:
+        _print_json(hosts_data(rooms))
+    else:
+        show_hosts(console(), rooms)
+
+
+@main.command()
+@click.argument("group")
+@click.option("--to", metavar="N", type=click.IntRange(1, 1000), required=True, help="The number of instances.")
+@json_option
+@config_option
+@click.pass_context
+def capacity(ctx: click.Context, group: str, to: int, as_json: bool) -> None:
+    """Say whether N instances of a group would fit.
+
+    Asks for what there is now, and starts nothing. Ends with 1 if they do not.
+
+    Example: autoscaler capacity web --to 8
+    """
+    answer = foresee(decode(ask(ctx, "status"), Snapshot).room, group, to)
+    if as_json:
+        _print_json(encode(answer))
+    else:
+        click.echo(answer.sentence)
+    ctx.exit(0 if answer.fits else 1)
 
 
 @main.command()
@@ -216,7 +250,7 @@ def explain(ctx: click.Context, group: str, at: float | None, as_json: bool) -> 
     if as_json:
         _print_json(data)
     else:
-        show_decision(_console(), decode(data, Decision), time.time())
+        show_decision(console(), decode(data, Decision), time.time())
 
 
 @main.command()
@@ -241,7 +275,7 @@ def events(ctx: click.Context, group: str | None, since_seconds: float, follow: 
 
     Example: autoscaler events --group web --since 2h
     """
-    console = _console()
+    out = console()
     data = ask(ctx, "events", group=group, since=time.time() - since_seconds)
     if as_json and not follow:
         _print_json(data)
@@ -249,7 +283,7 @@ def events(ctx: click.Context, group: str | None, since_seconds: float, follow: 
     last = 0
     while True:
         for event in decode(data, tuple[Event, ...]):
-            _show_event(console, event, as_json)
+            _show_event(out, event, as_json)
             last = max(last, event.id)
         if not follow:
             return
@@ -257,11 +291,11 @@ def events(ctx: click.Context, group: str | None, since_seconds: float, follow: 
         data = ask(ctx, "events", group=group, since=time.time() - since_seconds, after=last)
 
 
-def _show_event(console: Console, event: Event, as_json: bool) -> None:
+def _show_event(out: Console, event: Event, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(encode(event)))
     else:
-        show_event(console, event)
+        show_event(out, event)
 
 
 @main.command()
@@ -287,7 +321,7 @@ def history(ctx: click.Context, group: str, since_seconds: float, as_json: bool)
     if as_json:
         _print_json(data)
     else:
-        show_history(_console(), decode(data, History))
+        show_history(console(), decode(data, History))
 
 
 @main.command()
@@ -310,7 +344,7 @@ def traffic(ctx: click.Context, group: str, as_json: bool) -> None:
     if as_json:
         _print_json(encode(status))
     else:
-        show_traffic(_console(), group, status, time.time())
+        show_traffic(console(), group, status, time.time())
 
 
 @main.command()
@@ -417,6 +451,32 @@ def schema() -> None:
 
 
 @main.group()
+def ledger() -> None:
+    """Deal with the ledger of the volumes that are the autoscaler's.
+
+    Example: autoscaler ledger accept
+    """
+
+
+@ledger.command()
+@json_option
+@config_option
+@click.pass_context
+def accept(ctx: click.Context, as_json: bool) -> None:
+    """Let volumes that are left over be deleted again, after a journal was lost.
+
+    The instances that are there, adopted by their metadata, are written into it
+    with their volumes; every host has to answer for that. Volumes of the lost
+    ledger that no instance uses are not known any more, and never deleted: look
+    for them in the pools.
+
+    Example: autoscaler ledger accept
+    """
+    data = ask(ctx, "accept_ledger")
+    confirm(data, "the ledger is taken as it is: what is left over is collected again", as_json)
+
+
+@main.group()
 def policy() -> None:
     """Look at policy files.
 
@@ -439,3 +499,6 @@ def show(ctx: click.Context, file: Path, as_json: bool) -> None:
         _print_json(encode(loaded))
     else:
         click.echo(load.show(loaded), nl=False)
+
+
+main.add_command(image)

@@ -93,6 +93,7 @@ def reset(ctx: click.Context, group: str, as_json: bool) -> None:
 
 
 @click.group(name="group")
+@config_option
 def group_commands() -> None:
     """Act on whole groups.
 

@@ -6,7 +6,7 @@ from itertools import chain
 from rich.console import Console
 from rich.text import Text
 
-from autoscaler.core.decision import Decision, Input, Recommendation, but_for
+from autoscaler.core.decision import Decision, Input, Recommendation, but_for, decisive
 from autoscaler.core.metrics import METRICS, Source
 from autoscaler.reasons import clock, describe, describe_but_for, duration, figure
 
@@ -49,7 +49,7 @@ def _result(decision: Decision) -> Text:
 
 def _why(decision: Decision) -> str:
     """Give the reason that counts most: the first limit, or what was called for when none applied."""
-    reasons = decision.reasons or tuple(wish.reason for wish in decision.recommendations)
+    reasons = decisive(decision)
     return describe(reasons[0]) if reasons else "nothing calls for another size"
 
 
@@ -67,7 +67,8 @@ def _seen(entry: Input) -> Iterator[str]:
     inside = METRICS[entry.metric].source is Source.GUEST
     across = f" ({entry.across} of the instances)" if inside and entry.across != "avg" else ""
     take = f"{entry.take}, " if entry.take != "avg" else ""
-    yield f"{entry.metric}{across} {load} over {duration(entry.window_seconds)} ({take}{full}){latest}{age}"
+    window = f" over {duration(entry.window_seconds)} ({take}{full})" if entry.window_seconds else ""
+    yield f"{entry.metric}{across} {load}{window}{latest}{age}"
     if entry.source is not None and entry.source != entry.metric:
         yield f"it is read from: {entry.source.removeprefix(entry.metric).strip()}"
     if entry.why is not None:

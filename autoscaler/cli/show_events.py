@@ -14,6 +14,12 @@ _SENTENCES: Mapping[str, str] = {
     "request auto": "follows its policy again, asked by {by}",
     "request pause": "paused, asked by {by}",
     "request resume": "acted for again, asked by {by}",
+    "request reset": "launches are tried again, asked by {by}",
+    "request delete": "to be deleted with all its instances, asked by {by}",
+    "request protect": "protected from removal, asked by {by}",
+    "request unprotect": "protected no longer, asked by {by}",
+    "request detach": "taken out of its group, asked by {by}",
+    "request attach": "put back into its group, asked by {by}",
     "reload": "policies read again ({policies}), asked by {by}",
     "reload_refused": "policies refused, the earlier ones run on, asked by {by}: {error}",
     "policy_vanished": "its policy file vanished: its instances run on unmanaged",
@@ -22,9 +28,11 @@ _SENTENCES: Mapping[str, str] = {
     "host_answers": "host {host} answers again",
     "no_figure": "{query}: no figure: {why}",
     "figure": "{query}: figures again",
-    "transition": "{before} → {after}: {reason}",
+    "instance": "{before} → {after}: {reason}",
+    "instance new": "{after}: {reason}",
+    "instance as before": "{reason}",
 }
-"""By kind, and of requests by what was asked; others show their details as they are."""
+"""By kind, of requests and instances also by what changed; others show their details as they are."""
 
 
 class _Shown(dict[str, str]):
@@ -47,12 +55,24 @@ def show_event(console: Console, event: Event) -> None:
 def describe_event(event: Event) -> str:
     """Say what happened, on one line."""
     detail = _Shown({name: _shown(name, value) for name, value in event.detail.items()})
-    kind = f"{event.kind} {detail['change']}" if event.kind == "request" else event.kind
+    kind = _kind(event)
     sentence = _SENTENCES.get(kind)
     if sentence is not None:
         return sentence.format_map(detail)
     figures = ", ".join(f"{name} {value}" for name, value in detail.items())
     return f"{kind.replace('_', ' ')}{f': {figures}' if figures else ''}"
+
+
+def _kind(event: Event) -> str:
+    before, after = event.detail.get("before"), event.detail.get("after")
+    match event.kind:
+        case "request":
+            return f"request {event.detail.get('change')}"
+        case "instance" if not before:
+            return "instance new"
+        case "instance" if before == after:
+            return "instance as before"
+    return event.kind
 
 
 def _shown(name: str, value: str | float) -> str:

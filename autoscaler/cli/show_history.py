@@ -7,7 +7,7 @@ from textwrap import shorten
 from rich.console import Console
 from rich.text import Text
 
-from autoscaler.core.decision import Decision
+from autoscaler.core.decision import Decision, decisive
 from autoscaler.core.metrics import METRICS, Unit
 from autoscaler.reasons import describe, duration, figure, moment
 from autoscaler.store import History, Rollup
@@ -42,8 +42,7 @@ def _lines(history: History, width: int) -> Iterator[Text]:
 
 
 def _change(before: Decision | None, decision: Decision) -> Text:
-    reasons = decision.reasons or tuple(wish.reason for wish in decision.recommendations)
-    why = "; ".join(describe(reason) for reason in reasons)
+    why = "; ".join(describe(reason) for reason in decisive(decision))
     was = decision.current if before is None else before.admitted
     size = f"{decision.admitted}" if decision.admitted == was else f"{was} → {decision.admitted}"
     return Text(f"  {moment(decision.at)}  {size:<8}{why}")

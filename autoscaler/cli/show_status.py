@@ -137,6 +137,8 @@ def _remarks(instance: InstanceStatus) -> Iterator[str]:
     told = instance.detail or (instance.reason.value if instance.reason in _TELLING else None)
     if told is not None:
         yield told.replace("_", " ")
+    if instance.complaint is not None:
+        yield instance.complaint
     if instance.protected_until is not None:
         yield f"protected until {clock(instance.protected_until)}"
 

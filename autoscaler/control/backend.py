@@ -41,3 +41,10 @@ class Backend(Protocol):
     def reload(self, by: str) -> ReloadStatus:
         """Read the policy files again and say what became of it."""
         ...
+
+    def accept_ledger(self, by: str) -> None:
+        """Take a ledger that was lost for whole again. Raises `ControlError` when it had not been lost.
+
+        And `HypervisorError` when a host cannot tell which volumes its instances have.
+        """
+        ...

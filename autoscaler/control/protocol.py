@@ -31,6 +31,7 @@ ARGUMENTS: Mapping[str, frozenset[str]] = {
     "detach": frozenset({"instance"}),
     "attach": frozenset({"instance"}),
     "reload": frozenset(),
+    "accept_ledger": frozenset(),
 }
 """Every command with the arguments it takes."""
 

@@ -237,6 +237,9 @@ def _audited(backend: Backend, by: str, call: Call) -> dict[str, Any]:
 def _change(backend: Backend, by: str, call: Call) -> dict[str, Any]:
     if call.command == "reload":
         return _fields(backend.reload(by))
+    if call.command == "accept_ledger":
+        backend.accept_ledger(by)
+        return {"ok": True}
     if call.command in _OF_INSTANCES:
         change = Change(call.command)
         seconds = (call.seconds("for_seconds") or DEFAULT_HOLD_SECONDS) if change is Change.PROTECT else None

@@ -39,6 +39,15 @@ class Start:
 
 
 @dataclass(frozen=True, slots=True)
+class Collect:
+    """Delete what the ledger says is ours of an instance that is gone: its overlay and its console's log."""
+
+    group: str
+    host: str
+    instance: str
+
+
+@dataclass(frozen=True, slots=True)
 class Drain:
     """Run an instance's drain hooks; it serves on meanwhile, and whatever becomes of them it is removed afterwards."""
 
@@ -48,7 +57,7 @@ class Drain:
     hooks: tuple[Hook, ...]
 
 
-Action = Clone | Drain | Remove | Start
+Action = Clone | Drain | Remove | Start | Collect
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from math import ceil
 from autoscaler.core import projection
 from autoscaler.core.decision import Input, Reason, ReasonCode, because
 from autoscaler.core.memory import GroupMemory, SizeChange, Wish
-from autoscaler.core.policy import DirectionLimits, Policy, Rate, Select, Size
+from autoscaler.core.policy import DirectionLimits, Policy, Rate, Select, Size, Starved
 from autoscaler.core.reading import Reading
 from autoscaler.core.windows import is_full, trim
 
@@ -198,10 +198,11 @@ def _cool_down_in(wanted: int, situation: Situation) -> Limited:
 
 def _unread(wanted: int, situation: Situation) -> Reason | None:
     """Tell why the load does not allow a scale-in, if it does not."""
+    holds = situation.policy.starved is Starved.HOLD
     for seen in situation.inputs:
         if seen.missing and seen.measured < situation.policy.behavior.quorum * (seen.measured + seen.missing):
             return because(ReasonCode.HELD_BY_MISSING_LOAD, missing=seen.missing, wanted=wanted)
-        if seen.steal is not None and seen.steal >= STARVED_STEAL:
+        if holds and seen.steal is not None and seen.steal >= STARVED_STEAL:
             return because(ReasonCode.HELD_BY_STARVED_GUESTS, steal=seen.steal, wanted=wanted)
         if not seen.window_full:
             return because(

@@ -14,7 +14,9 @@ def set_back(memory: Memory, at: float) -> tuple[Memory, float]:
         return memory, 0.0
     seconds = memory.at - at
     groups = {name: _shift(group, seconds) for name, group in memory.groups.items()}
-    return replace(memory, at=at, groups=groups), seconds
+    leftovers = {key: began - seconds for key, began in memory.leftovers.items()}
+    preempted = {host: when - seconds for host, when in memory.preempted.items()}
+    return replace(memory, at=at, groups=groups, leftovers=leftovers, preempted=preempted), seconds
 
 
 def _shift(group: GroupMemory, seconds: float) -> GroupMemory:

@@ -25,8 +25,8 @@ from autoscaler.core.strategies import View, combine, schedule, step_scaling, ta
 from autoscaler.core.transition import InstanceState
 from autoscaler.core.windows import trim
 
-_SHOWN_LOAD = "guest.cpu"
-"""The metric that stands for an instance's load wherever one figure is shown; without it, the policy's first."""
+_SHOWN_LOADS = ("guest.cpu", "guest.memory")
+"""The metrics that stand for an instance's load, a fraction of its capacity, wherever one figure is shown."""
 
 
 def take_in_loads(
@@ -40,17 +40,17 @@ def take_in_loads(
     at, interval = observation.at, observation.interval_seconds
     loads = _loads(group, policy, instances, observation, memory)
     members = _members(group, policy, instances, at)
-    samples: dict[str, tuple[LoadSample, ...]] = {}
+    alike: dict[str, list[Signal]] = {}
     for signal in policy.signals:
-        if signal.series in samples:
-            continue
-        series = group.samples.get(signal.series, ())
-        sample = _sample(signal, loads, policy, members, observation)
+        alike.setdefault(signal.series, []).append(signal)
+    samples: dict[str, tuple[LoadSample, ...]] = {}
+    for name, signals in alike.items():
+        series = group.samples.get(name, ())
+        sample = _sample(signals[0], loads, policy, members, observation)
         if sample is not None and not (series and series[-1].at == at):
             series = (*series, sample)
-        alike = (other for other in policy.signals if other.series == signal.series)
-        samples[signal.series] = trim(series, at, max(retention_seconds(other, interval) for other in alike))
-    shown = loads.get(_SHOWN_LOAD) or next(iter(loads.values()), {})
+        samples[name] = trim(series, at, max(retention_seconds(signal, interval) for signal in signals))
+    shown = next((loads[metric] for metric in _SHOWN_LOADS if metric in loads), {})
     latest = {name: load.value for name, load in shown.items() if isinstance(load, Measured)}
     return replace(group, samples=samples, loads=latest)
 

@@ -68,6 +68,17 @@ class ReasonCode(StrEnum):
     UNDEFINED_BY_SOMEBODY = "undefined_by_somebody"
     UNREACHABLE_INSTANCES = "unreachable_instances"
     CLOCK_SET_BACK = "clock_set_back"
+    REFUSED_FOR_MEMORY = "refused_for_memory"
+    REFUSED_FOR_VCPUS = "refused_for_vcpus"
+    REFUSED_FOR_HUGEPAGES = "refused_for_hugepages"
+    REFUSED_FOR_POOL_SPACE = "refused_for_pool_space"
+    REFUSED_FOR_ADDRESSES = "refused_for_addresses"
+    REFUSED_FOR_PRESSURE = "refused_for_pressure"
+    REFUSED_FOR_UNREAD_CAPACITY = "refused_for_unread_capacity"
+    YIELDS_TO_GROUP = "yields_to_group"
+    TAKES_ROOM_FROM = "takes_room_from"
+    STARVED = "starved"
+    ACTS_THOUGH_STARVED = "acts_though_starved"
     BALANCER_UNKNOWN = "balancer_unknown"
     BALANCER_LACKS_SLOTS = "balancer_lacks_slots"
     UNSERVED_WITHOUT_ADDRESS = "unserved_without_address"
@@ -147,6 +158,15 @@ class Decision:
     desired: int
     admitted: int
     reasons: tuple[Reason, ...]
+
+
+_ACTED_UPON_BY_NOBODY = frozenset({ReasonCode.PAUSED, ReasonCode.SHADOW})
+
+
+def decisive(decision: Decision) -> tuple[Reason, ...]:
+    """Tell what made the count: its limits, or what was called for where none applied."""
+    limits = tuple(reason for reason in decision.reasons if reason.code not in _ACTED_UPON_BY_NOBODY)
+    return limits or tuple(wish.reason for wish in decision.recommendations) or decision.reasons
 
 
 LIMITERS = frozenset(

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from autoscaler.core.action import Clone, Drain, InFlight, Remove, Start
+from autoscaler.core.action import Clone, Collect, Drain, InFlight, Remove, Start
 from autoscaler.core.health import balancer_of, examine
 from autoscaler.core.memory import GroupMemory, InstanceMemory
 from autoscaler.core.observation import Domain, DomainState, HostInventory, HostSample, Observation, Ownership, Unknown
@@ -64,6 +64,16 @@ def ownerships(observation: Observation, controller: str) -> Iterator[Ownership]
             for domain in inventory.domains:
                 if domain.ownership is not None and domain.ownership.controller == controller:
                     yield domain.ownership
+
+
+def domains_by_group(observation: Observation, controller: str) -> dict[str, tuple[Domain, ...]]:
+    """List every group's domains by ownership, in one pass over all hosts."""
+    groups: dict[str, list[Domain]] = {}
+    for inventory in observation.inventory.values():
+        for domain in inventory.domains if isinstance(inventory, HostInventory) else ():
+            if domain.ownership is not None and domain.ownership.controller == controller:
+                groups.setdefault(domain.ownership.group, []).append(domain)
+    return {group: tuple(domains) for group, domains in groups.items()}
 
 
 def owned_domains(observation: Observation, controller: str, group: str) -> Iterator[Domain]:
@@ -167,7 +177,8 @@ def classify(
         instances[name] = _of_domain(domain, memory.instances.get(name), at)
     for flight in in_flight:
         action = flight.intent.action
-        if action.group == group:
+        # What is collected is no instance any more.
+        if action.group == group and not isinstance(action, Collect):
             instances[action.instance] = _of_flight(flight, instances.get(action.instance))
     return tuple(instances[key] for key in sorted(instances))
 
@@ -260,14 +271,15 @@ def _of_flight(flight: InFlight, listed: Instance | None) -> Instance:
     match action:
         case Clone():
             state = InstanceState.REQUESTED if flight.step is None else InstanceState.CLONING
-        case Remove():
+        case Remove() | Collect():
             state = InstanceState.STOPPING
         case Start():
             state = InstanceState.RETURNING
         case Drain():
             if listed is not None:
                 return replace(listed, in_flight=flight)
-            state = InstanceState.DRAINING
+            # Its domain is gone: it counts for as long as its hooks run, and there is nothing to take back.
+            state = InstanceState.STOPPING
     return Instance(
         id=action.instance,
         host=action.host,

@@ -113,8 +113,9 @@ def _told(instance: Instance, known: InstanceMemory | None) -> TransitionReason 
     match instance.state:
         case InstanceState.STOPPING if instance.in_flight is not None:
             action = instance.in_flight.intent.action
-            why = _known_reason(action.reason) if isinstance(action, Remove) else None
-            return why or TransitionReason.REPLACED
+            if not isinstance(action, Remove):
+                return TransitionReason.UNDEFINED_BY_SOMEBODY
+            return _known_reason(action.reason) or TransitionReason.REPLACED
         case InstanceState.DRAINING | InstanceState.UNHEALTHY if known is not None:
             return known.draining if instance.state is InstanceState.DRAINING else known.sick
         case InstanceState.FAILED | InstanceState.RETURNING:
@@ -132,7 +133,8 @@ def _why_gone(name: str, before: Life, observation: Observation) -> TransitionRe
         return TransitionReason.REMOVED
     if before.state in _RESTS or any(isinstance(each.intent.action, Clone) for each in ended):
         return TransitionReason.LAUNCH_FAILED
-    removing = before.state is InstanceState.STOPPING and before.reason is not TransitionReason.STOPPED_BY_SOMEBODY
+    by_hand = {TransitionReason.STOPPED_BY_SOMEBODY, TransitionReason.UNDEFINED_BY_SOMEBODY}
+    removing = before.state is InstanceState.STOPPING and before.reason not in by_hand
     return TransitionReason.REMOVED if removing else TransitionReason.UNDEFINED_BY_SOMEBODY
 
 

@@ -164,3 +164,7 @@ class Memory:
     """The previous counters, by domain UUID."""
     launches: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     """Per image, how many seconds its last launches took from clone to ready, oldest first."""
+    leftovers: Mapping[str, float] = field(default_factory=dict)
+    """Since when each instance has been left over, by `HOST/INSTANCE`."""
+    preempted: Mapping[str, float] = field(default_factory=dict)
+    """When an instance was last drained for a more urgent group, by host."""

@@ -1,5 +1,6 @@
 """Everything one tick may know. Times are seconds since the epoch unless the name says otherwise."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -12,6 +13,18 @@ class Unknown:
     """What could not be read, and why. Never empty, never zero."""
 
     why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Consumer:
+    """A process that takes CPU of a host, or the guest that a QEMU process runs."""
+
+    name: str
+    """The guest's name for a QEMU process, else the process's."""
+    pid: int
+    cores: float
+    """How many processors' time it took since the previous sample."""
+    guest: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +44,10 @@ class HostSample:
     psi_io_share: float | None = None
     boot: str | None = None
     """Identifies the running of the host's kernel: another one means that the host was rebooted, whatever its clock."""
+    swap_total_bytes: int | None = None
+    swap_used_bytes: int | None = None
+    top: tuple[Consumer, ...] = ()
+    """Who took most of the CPU since the previous sample, the greediest first; only told of a host that is busy."""
 
 
 class DomainState(StrEnum):
@@ -115,12 +132,105 @@ class PoolSpace:
 
 
 @dataclass(frozen=True, slots=True)
+class Reserve:
+    """What is to stay free of something: a share of all of it or an amount, whichever is more."""
+
+    share: float = 0.0
+    amount: int = 0
+
+    def of(self, total: int) -> int:
+        """Give the amount to keep of a total."""
+        return max(self.amount, math.ceil(self.share * total))
+
+
+@dataclass(frozen=True, slots=True)
+class HostLimits:
+    """What the operator grants of a host."""
+
+    reserve_memory: Reserve = Reserve(share=0.05)
+    reserve_pool_space: Reserve = Reserve()
+    reserve_addresses: int = 0
+    vcpus_per_core: float = 16.0
+    """Guests mostly wait: OpenStack Nova's `initial_cpu_allocation_ratio` is as much."""
+    pool_space_overcommit: float = 1.0
+    """By how much the growth that thin volumes may still take is divided."""
+    memory_pressure: float = 0.2
+    """From this PSI share on (`some avg10` of memory) nothing is cloned."""
+    preempt_every_seconds: float = 60.0
+    """No more than one instance is drained for a more urgent group in this time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """What one running domain, ours or not, may take of its host; None where libvirt does not tell."""
+
+    uuid: str
+    name: str
+    memory_bytes: int | None
+    """The most it may have."""
+    balloon_bytes: int | None
+    """What it has at present."""
+    vcpus: int | None
+    overhead_bytes: int = 0
+    """What QEMU itself takes beside the guest's memory."""
+    hugepages: bool = False
+    macs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PoolRoom:
+    """A storage pool, and what its thin volumes may still take of it."""
+
+    capacity_bytes: int
+    available_bytes: int
+    growth_bytes: int
+    """Σ capacity - allocation of all volumes that are written to."""
+    overlays: tuple[str, ...] = ()
+    """The volumes with a backing store that `growth_bytes` was summed over."""
+    images: Mapping[str, int] = field(default_factory=dict)
+    """The size of the disk of each golden image that some policy names, and so what one overlay may come to."""
+
+
+@dataclass(frozen=True, slots=True)
+class AddressRoom:
+    """The DHCP ranges of a network."""
+
+    addresses: int
+    taken: int
+    """Addresses of them with a live lease or a host of their own."""
+    holders: tuple[str, ...] = ()
+    """The MAC addresses that hold one."""
+
+
+@dataclass(frozen=True, slots=True)
+class HostCapacity:
+    """What one host has to give. What could not be read is None or absent, and `unread` says why by resource."""
+
+    host: str
+    limits: HostLimits = HostLimits()
+    cores: int | None = None
+    memory_total_bytes: int | None = None
+    memory_available_bytes: int | None = None
+    hugepages_bytes: int = 0
+    """Memory set aside for guests with huge pages."""
+    tenants: tuple[Tenant, ...] = ()
+    pools: Mapping[str, PoolRoom] = field(default_factory=dict)
+    """Those that policies use; one that is missing or not active is not among them."""
+    networks: Mapping[str, AddressRoom] = field(default_factory=dict)
+    """Those that policies use and that give out addresses."""
+    unread: Mapping[str, str] = field(default_factory=dict)
+    """Why, by the names of `Resource`; a pool's or network's name follows after a space."""
+
+
+@dataclass(frozen=True, slots=True)
 class HostInventory:
     """All domains of one host, and its active storage pools as far as somebody asked for them."""
 
     host: str
     domains: tuple[Domain, ...]
     pools: Mapping[str, PoolSpace] = field(default_factory=dict)
+    capacity: HostCapacity | None = None
+    """None where nobody asked for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +251,14 @@ class Probe:
     failures: int = 0
     """How often in a row it did not pass, up to this one."""
     detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Leftover:
+    """An instance whose volumes are in the ledger, while neither a domain of ours nor an action is left of it."""
+
+    host: str
+    instance: str
 
 
 class SlotState(StrEnum):
@@ -245,6 +363,12 @@ class Observation:
     requests: tuple[Request, ...] = ()
     workers: int = 4
     """How many actions may be under way at once on each host."""
+    leftovers: tuple[Leftover, ...] = ()
+    """Of the hosts that could be read."""
+    leftover_grace_seconds: float = 600.0
+    """How long something must have been left over, without a break, before it is collected."""
+    ledger_lost: bool = False
+    """The journal was begun anew and no operator has accepted that yet: nothing is collected."""
     external: Mapping[str, ExternalSample | Unknown] = field(default_factory=dict)
     """By the key of the signal that asks for it."""
     probes: Mapping[str, Probe] = field(default_factory=dict)

@@ -28,6 +28,16 @@ class Accelerator(StrEnum):
     TCG = "tcg"
 
 
+class Starved(StrEnum):
+    """What to do with a group whose guests do not get the CPU they want, because their host has none to give."""
+
+    HOLD = "hold"
+    """Neither clone nor scale in: another instance would only take CPU from those there are."""
+    ALARM = "alarm"
+    """Act, and say so."""
+    IGNORE = "ignore"
+
+
 @dataclass(frozen=True, slots=True)
 class Image:
     """The golden image: a volume of a storage pool on the group's host."""
@@ -48,6 +58,8 @@ class Machine:
     memory_bytes: int = 1024 * 1024 * 1024
     network: str = "default"
     accelerator: Accelerator = Accelerator.AUTO
+    hugepages: bool = False
+    """Whether the guest's memory is taken from the host's huge pages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -404,6 +416,9 @@ class Policy:
     launch: Launch = field(default_factory=Launch)
     drain: Drain = field(default_factory=Drain)
     removal: Removal = field(default_factory=Removal)
+    priority: int = 50
+    """From 0 to 100; where room is scarce the more urgent group takes it, if need be from a less urgent one."""
+    starved: Starved = Starved.HOLD
     traffic: Traffic | None = None
 
     @property
@@ -467,3 +482,18 @@ def addressed_groups(policies: Iterable[Policy]) -> frozenset[str]:
         for policy in policies
         if policy.ready.address or policy.ready.probes or policy.drain.hooks or policy.traffic is not None
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What of the hosts' pools and networks has to be read, because some policy uses it."""
+
+    images: frozenset[Image] = frozenset()
+    networks: frozenset[str] = frozenset()
+
+
+def wanted_by(policies: Iterable[Policy]) -> Wanted:
+    """Name what these policies use."""
+    chosen = tuple(policies)
+    networks = frozenset(policy.machine.network for policy in chosen) - {USER_NETWORK}
+    return Wanted(frozenset(policy.image for policy in chosen), networks)

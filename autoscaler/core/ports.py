@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from autoscaler.core.action import Clone
-from autoscaler.core.observation import DomainCounters, HostInventory, Ownership
+from autoscaler.core.observation import DomainCounters, HostCapacity, HostInventory, Ownership
+from autoscaler.core.policy import Wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +34,8 @@ def overlay_name(instance: str) -> str:
     return f"{instance}.qcow2"
 
 
-class Hypervisor(Protocol):
-    """One host. Every method raises `HypervisorError`; none blocks longer than its own deadline.
-
-    Methods that name an instance act only on the domain that carries this controller's ownership element with that
-    instance id; a domain of the same name that is not ours raises `EXISTS` (when creating) and is never touched.
-    """
+class Sight(Protocol):
+    """One host as those see it who may only look. Every method raises `HypervisorError`, within its own deadline."""
 
     @property
     def host(self) -> str:
@@ -57,13 +54,6 @@ class Hypervisor(Protocol):
         """Give the known addresses of an instance whose group's are watched, at once and without asking anybody."""
         ...
 
-    def run_in_guest(self, instance: str, argv: tuple[str, ...], seconds: float) -> GuestRun:
-        """Run a command inside the instance by its agent and wait for its end, at most so many seconds.
-
-        One that has not ended by then runs on in the guest. Raises HypervisorError where it could not be begun.
-        """
-        ...
-
     def watch_pools(self, pools: frozenset[str]) -> None:
         """Let the listing tell the room of these storage pools from now on, as far as they are active."""
         ...
@@ -71,6 +61,18 @@ class Hypervisor(Protocol):
     def counters(self, metrics: frozenset[str]) -> Mapping[str, DomainCounters]:
         """Raw counters of every running domain, by UUID, as far as these metrics are made of them."""
         ...
+
+    def capacity(self, wanted: Wanted) -> HostCapacity:
+        """Tell what the host has to give and who takes it; of pools and networks, the wanted ones."""
+        ...
+
+
+class Hypervisor(Sight, Protocol):
+    """One host, for the executor's steps, which alone change anything there.
+
+    Methods that name an instance act only on the domain that carries this controller's ownership element with that
+    instance id; a domain of the same name that is not ours raises `EXISTS` (when creating) and is never touched.
+    """
 
     def validate(self, clone: Clone) -> None:
         """Raise unless pool, golden image (qcow2), network and name allow this clone; changes nothing."""
@@ -114,6 +116,17 @@ class Hypervisor(Protocol):
 
     def overlays(self, instance: str) -> tuple[VolumeRef, ...]:
         """Give the instance's own overlay, if its domain still refers to it; never a disk that was added by hand."""
+        ...
+
+    def user_of(self, volume: VolumeRef) -> str | None:
+        """Name a domain, ours or not, that refers to the volume; None where there is none."""
+        ...
+
+    def run_in_guest(self, instance: str, argv: tuple[str, ...], seconds: float) -> GuestRun:
+        """Run a command inside the instance by its agent and wait for its end, at most so many seconds.
+
+        One that has not ended by then runs on in the guest. Raises HypervisorError where it could not be begun.
+        """
         ...
 
     def delete_volume(self, volume: VolumeRef) -> None:

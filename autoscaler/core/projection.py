@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from autoscaler.core.policy import Behavior, StepScaling, TargetTracking, ThresholdScaling
-from autoscaler.core.reading import Reading, full_load
+from autoscaler.core.reading import Reading
 from autoscaler.core.strategies import step_scaling, target_tracking
 
 _ROUNDING_DIGITS = 9
@@ -37,7 +37,7 @@ def _load(reading: Reading) -> float | None:
     """Give the demand that is shared by the instances, with whatever is unmeasured as full; None where it is not."""
     if not reading.scales:
         return None
-    demand = reading.demand(full_load(reading.signal))
+    demand = reading.demand
     return None if demand is None else demand.high
 
 

@@ -4,8 +4,9 @@ Demand is what the group carries altogether: the sum of its instances' loads, or
 seen on. It stays the same when instances come and go, so a window that spans a change of the count misleads nobody.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from autoscaler.core.decision import Input
 from autoscaler.core.memory import LoadSample
@@ -31,9 +32,9 @@ class Figures:
     most: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Reading:
-    """The samples of one signal, and when they are looked at."""
+    """The samples of one signal, and when they are looked at. What is made of them is made once."""
 
     signal: Signal
     samples: Sequence[LoadSample]
@@ -55,40 +56,40 @@ class Reading:
     @property
     def scales(self) -> bool:
         """Whether the figure falls as instances are added, in proportion."""
-        if self.signal.kind.source is Source.GUEST:
-            return self.signal.across != "sum"
-        return self.signal.metric == PROMETHEUS
+        return self._is_shared or self.signal.metric == PROMETHEUS
 
-    def demand(self, full: float = 0.0) -> Demand | None:
-        """Make one demand of the window, with whatever is unmeasured as carrying nothing, and at least `full`.
+    @cached_property
+    def demand(self) -> Demand | None:
+        """One demand of the window, with what is unmeasured as carrying nothing, and all it can.
 
         None where the window holds nothing that can be told.
         """
-        seen = weights(self.samples, self.at, self.signal.over_seconds, self.interval_seconds)
-        if self.signal.kind.source is not Source.GUEST:
-            seen = [(sample, weight) for sample, weight in seen if sample.value is not None]
-        low = self._fold(seen, lambda sample: sample.low)
-        high = self._fold(seen, lambda sample: max(sample.high, sample.low + sample.unmeasured * full))
+        full = full_load(self.signal)
+        seen = self._weighed if self.signal.kind.source is Source.GUEST else self._measured
+        low = self._fold([(sample.low, weight) for sample, weight in seen])
+        high = self._fold([(max(each.high, each.low + each.unmeasured * full), weight) for each, weight in seen])
         return None if low is None or high is None else Demand(low, high)
 
+    @cached_property
     def figures(self) -> Figures | None:
-        """Make one value of the window, as if all of it had been carried by the instances that are ready now."""
-        seen = self._measured()
+        """One value of the window, as if all of it had been carried by the instances that are ready now."""
         newest = self.newest
         ready = newest.members if newest is not None and self._is_shared else 0
-
-        def by_ready(of: Callable[[LoadSample], float]) -> float | None:
-            return self._fold(seen, lambda sample: of(sample) * (sample.members / ready if ready else 1.0))
-
-        value, least, most = by_ready(_value), by_ready(_least), by_ready(_most)
+        seen = [(each, weight, each.members / ready if ready else 1.0) for each, weight in self._measured]
+        value, least, most = (
+            self._fold([(of(sample) * factor, weight) for sample, weight, factor in seen])
+            for of in (_value, _least, _most)
+        )
         if value is None or least is None or most is None:
             return None
         return Figures(value, least, most)
 
+    @cached_property
     def value(self) -> float | None:
-        """Make one value of what was measured in the window."""
-        return self._fold(self._measured(), _value)
+        """One value of what was measured in the window."""
+        return self._fold([(_value(sample), weight) for sample, weight in self._measured])
 
+    @cached_property
     def is_full(self) -> bool:
         """Whether the samples cover the window without a gap."""
         if isinstance(self.signal, ThresholdScaling) and self.signal.samples is not None:
@@ -100,12 +101,16 @@ class Reading:
     def _is_shared(self) -> bool:
         return self.signal.kind.source is Source.GUEST and self.signal.across != "sum"
 
-    def _measured(self) -> list[tuple[LoadSample, float]]:
-        seen = weights(self.samples, self.at, self.signal.over_seconds, self.interval_seconds)
-        return [(sample, weight) for sample, weight in seen if sample.value is not None]
+    @cached_property
+    def _weighed(self) -> list[tuple[LoadSample, float]]:
+        return weights(self.samples, self.at, self.signal.over_seconds, self.interval_seconds)
 
-    def _fold(self, seen: Sequence[tuple[LoadSample, float]], of: Callable[[LoadSample], float]) -> float | None:
-        return fold([(of(sample), weight) for sample, weight in seen], self.signal.take)
+    @cached_property
+    def _measured(self) -> list[tuple[LoadSample, float]]:
+        return [(sample, weight) for sample, weight in self._weighed if sample.value is not None]
+
+    def _fold(self, values: Sequence[tuple[float, float]]) -> float | None:
+        return fold(values, self.signal.take)
 
 
 def _value(sample: LoadSample) -> float:
@@ -139,10 +144,10 @@ def describe_input(reading: Reading) -> Input:
     """Record what a strategy sees."""
     signal, newest = reading.signal, reading.newest
     measured = next((sample for sample in reversed(reading.samples) if sample.value is not None), None)
-    demand = reading.demand(full_load(signal))
+    demand = reading.demand
     return Input(
         metric=signal.metric,
-        value=reading.value(),
+        value=reading.value,
         latest=measured.value if measured else None,
         age_seconds=reading.at - measured.at if measured else None,
         target=signal.target if isinstance(signal, TargetTracking) else None,
@@ -150,7 +155,7 @@ def describe_input(reading: Reading) -> Input:
         warming=newest.warming if newest else 0,
         missing=newest.missing if newest else 0,
         window_seconds=reading.window_seconds,
-        window_full=reading.is_full(),
+        window_full=reading.is_full,
         across=signal.across,
         steal=measured.steal if measured else None,
         unit=signal.kind.unit,

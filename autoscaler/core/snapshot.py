@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from autoscaler.core.capacity import Key, Ledger
 from autoscaler.core.decision import Decision
 from autoscaler.core.memory import Override
-from autoscaler.core.observation import HostSample, TrafficView
+from autoscaler.core.observation import Consumer, HostSample, TrafficView
 from autoscaler.core.policy import Mode, Size, TrafficKind
 from autoscaler.core.traffic import Service
 from autoscaler.core.transition import InstanceState, TransitionReason
@@ -26,7 +27,9 @@ class InstanceStatus:
     protected_until: float | None = None
     """Until when an operator keeps it from being removed."""
     address: str | None = None
-    """Where it is reached; None where nobody asked for it, or it is not known yet."""
+    """The IP address it is reached by, where somebody asked for it and it is known."""
+    complaint: str | None = None
+    """What the last probe found wrong with it; None where it found nothing, or there was none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,37 @@ class HostStatus:
     connected: bool
     why: str | None
     sample: HostSample | None
+
+
+@dataclass(frozen=True, slots=True)
+class Portion:
+    """How much one instance takes of one resource."""
+
+    key: Key
+    amount: int
+
+
+@dataclass(frozen=True, slots=True)
+class GroupRoom:
+    """What one instance of a group takes of the host that its clones go to."""
+
+    group: str
+    live: int
+    max: int
+    need: tuple[Portion, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HostRoom:
+    """A host's ledger after a tick, with what was granted in it, and the groups whose clones go there."""
+
+    ledger: Ledger
+    ballooned_bytes: int
+    """What all running guests have of the host's memory at present, of the most they may have."""
+    groups: tuple[GroupRoom, ...]
+    top: tuple[Consumer, ...] = ()
+    swap_total_bytes: int | None = None
+    swap_used_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,3 +197,4 @@ class Snapshot:
     totals: Totals = field(default_factory=Totals)
     webhooks: Mapping[str, int] = field(default_factory=dict)
     """Webhooks' attempts and deliveries since the daemon's start, by what became of them."""
+    room: tuple[HostRoom, ...] = ()

@@ -5,20 +5,33 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from autoscaler.core.action import Clone, InFlight, Intent, IntentState, Outcome, Remove
+from autoscaler.core.capacity import need_of
 from autoscaler.core.decision import Decision, ReasonCode
 from autoscaler.core.errors import ControlError
 from autoscaler.core.instances import Instance, ownerships, unread_hosts
 from autoscaler.core.launches import image_name, quantile, with_warm_up
 from autoscaler.core.memory import GroupMemory, Memory
-from autoscaler.core.observation import Change, HostSample, Observation, TrafficView, Unknown
+from autoscaler.core.observation import (
+    Change,
+    HostCapacity,
+    HostInventory,
+    HostSample,
+    Observation,
+    Probe,
+    TrafficView,
+    Unknown,
+)
 from autoscaler.core.policy import Policy, stand_in
 from autoscaler.core.serving import wanted
 from autoscaler.core.snapshot import (
+    GroupRoom,
     GroupStatus,
     GroupTotals,
+    HostRoom,
     HostStatus,
     ImageLaunches,
     InstanceStatus,
+    Portion,
     Snapshot,
     Totals,
     TrafficStatus,
@@ -72,6 +85,38 @@ def host_statuses(observation: Observation) -> tuple[HostStatus, ...]:
         sample = observation.hosts.get(host)
         statuses.append(HostStatus(host, why is None, why, sample if isinstance(sample, HostSample) else None))
     return tuple(statuses)
+
+
+def room_statuses(finished: Finished) -> tuple[HostRoom, ...]:
+    """Show the ledger of every host, with what one more of each group would take of it."""
+    rooms = []
+    for ledger in finished.result.ledgers:
+        inventory = finished.observation.inventory[ledger.host]
+        assert isinstance(inventory, HostInventory)
+        assert inventory.capacity is not None
+        told = finished.observation.hosts.get(ledger.host)
+        sample = told if isinstance(told, HostSample) else None
+        rooms.append(
+            HostRoom(
+                ledger,
+                sum(tenant.balloon_bytes or tenant.memory_bytes or 0 for tenant in inventory.capacity.tenants),
+                tuple(_group_room(policy, inventory.capacity, finished) for policy in _on(ledger.host, finished)),
+                sample.top if sample is not None else (),
+                sample.swap_total_bytes if sample is not None else None,
+                sample.swap_used_bytes if sample is not None else None,
+            )
+        )
+    return tuple(rooms)
+
+
+def _on(host: str, finished: Finished) -> list[Policy]:
+    return sorted((policy for policy in finished.policies if policy.host == host), key=lambda policy: policy.group)
+
+
+def _group_room(policy: Policy, capacity: HostCapacity, finished: Finished) -> GroupRoom:
+    live = sum(i.live for i in group_instances(policy, _with_begun(finished), finished.result.memory))
+    need = need_of(policy.machine, policy.image, capacity)
+    return GroupRoom(policy.group, live, policy.size.max, tuple(Portion(k, amount) for k, amount in need.items()))
 
 
 def accumulate(totals: Totals, finished: Finished) -> Totals:
@@ -180,7 +225,7 @@ def _managed(policy: Policy, instances: Sequence[Instance], finished: Finished, 
         group.paused,
         group.override,
         decision,
-        tuple(_instance(instance, group) for instance in instances),
+        tuple(_instance(instance, group, finished.observation.probes) for instance in instances),
         breaker_open=group.tripped_at is not None,
         replacement_stopped=any(reason.code is ReasonCode.REPLACEMENT_STOPPED for reason in decision.reasons),
         traffic=_traffic(policy, instances, finished),
@@ -190,13 +235,13 @@ def _managed(policy: Policy, instances: Sequence[Instance], finished: Finished, 
 
 def _unmanaged(name: str, instances: Sequence[Instance], memory: Memory) -> GroupStatus:
     group = memory.groups.get(name, GroupMemory())
-    listed = tuple(_instance(instance, group) for instance in instances)
+    listed = tuple(_instance(instance, group, {}) for instance in instances)
     return GroupStatus(
         name, None, None, paused=False, override=None, decision=None, instances=listed, deleting=group.deleting
     )
 
 
-def _instance(instance: Instance, group: GroupMemory) -> InstanceStatus:
+def _instance(instance: Instance, group: GroupMemory, probes: Mapping[str, Probe]) -> InstanceStatus:
     life, known = group.lives.get(instance.id), group.instances.get(instance.id)
     followed = life if life is not None and life.state is instance.state else None
     detail = instance.note.value if instance.note is not None else instance.detail
@@ -210,6 +255,7 @@ def _instance(instance: Instance, group: GroupMemory) -> InstanceStatus:
         followed.reason if followed is not None else None,
         known.protected_until if known is not None and instance.protected else None,
         known.address if known is not None else None,
+        probe.detail if (probe := probes.get(instance.id)) is not None and not probe.passed else None,
     )
 
 

@@ -1,23 +1,27 @@
 """One tick's thinking, as a pure function. The daemon, the dry run and the simulator all call this."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from autoscaler.core.action import Action, InFlight, Intent, IntentState
+from autoscaler.core.admission import Admission, Asking, admit
+from autoscaler.core.behavior import note_change
+from autoscaler.core.capacity import Ledger
 from autoscaler.core.clock import set_back
 from autoscaler.core.count import decide_count, describe_inputs, take_in_loads
 from autoscaler.core.decision import Decision, Reason, ReasonCode, because
 from autoscaler.core.instances import (
     Instance,
     classify,
+    domains_by_group,
     owned_domains,
-    ownerships,
     remember,
     serving,
     unread_hosts,
 )
 from autoscaler.core.launches import launched_seconds, note_launches, with_warm_up
 from autoscaler.core.leaving import delete, leave
+from autoscaler.core.leftovers import collects
 from autoscaler.core.lives import follow, noticed
 from autoscaler.core.memory import GroupMemory, Memory
 from autoscaler.core.observation import Change, Domain, DomainCounters, HostInventory, Observation, Unknown
@@ -45,6 +49,8 @@ class StepResult:
     memory: Memory
     transitions: tuple[Transition, ...] = ()
     """What happened to instances since the step before, and what this step's actions begin for them."""
+    ledgers: tuple[Ledger, ...] = ()
+    """What each host had to give, with what was granted now."""
 
 
 def step(policies: Sequence[Policy], observation: Observation, memory: Memory) -> StepResult:
@@ -56,10 +62,14 @@ def step(policies: Sequence[Policy], observation: Observation, memory: Memory) -
     actions: list[Action] = []
     transitions: list[Transition] = []
     launches = dict(memory.launches)
-    seen = [_look(policy, observation, memory) for policy in sorted(policies, key=lambda policy: policy.group)]
+    owned = domains_by_group(observation, memory.controller)
+    ordered = sorted(policies, key=lambda policy: policy.group)
+    seen = [_look(policy, observation, memory, owned.get(policy.group, ())) for policy in ordered]
     chosen = turns([i for each in seen if each.acts(observation.at) for i in each.instances], observation.workers)
-    for each in seen:
-        decision, planned, group = _decide(each, observation, memory, chosen)
+    counted = [_count(each, observation, memory) for each in seen]
+    granted = admit([each.asking(observation.at) for each in counted if not each.unread], observation, memory.preempted)
+    for each in counted:
+        decision, planned, group = _plan(_granted(each, granted), observation, memory, chosen)
         if shifted_seconds:
             reason = because(ReasonCode.CLOCK_SET_BACK, seconds=shifted_seconds)
             decision = replace(decision, reasons=(reason, *decision.reasons))
@@ -68,7 +78,7 @@ def step(policies: Sequence[Policy], observation: Observation, memory: Memory) -
         groups[each.policy.group], begun = _follow(each, group, planned, observation)
         transitions += (*each.transitions, *begun)
         note_launches(launches, each.policy.image, each.launched_seconds)
-    for each in _unmanaged(groups, policies, observation, memory):
+    for each in _unmanaged(owned, policies, observation, memory):
         planned = delete(each.policy, each.instances, each.group, observation.at) if each.group.deleting else ()
         actions.extend(planned)
         group, begun = _follow(each, each.group, planned, observation)
@@ -76,8 +86,19 @@ def step(policies: Sequence[Policy], observation: Observation, memory: Memory) -
         groups[each.policy.group] = group
         if group.deleting and not group.lives and _all_read(observation):
             del groups[each.policy.group]
-    after = Memory(memory.controller, observation.at, groups, _counters(observation, memory), launches)
-    return StepResult(tuple(decisions), tuple(actions), after, tuple(transitions))
+    held = frozenset(each.policy.group for each in seen if each.group.paused or each.policy.mode is Mode.SHADOW)
+    collected, leftovers = collects(observation, memory.leftovers, held)
+    actions.extend(collected)
+    after = Memory(
+        memory.controller,
+        observation.at,
+        groups,
+        _counters(observation, memory),
+        launches,
+        leftovers=leftovers,
+        preempted=granted.preempted,
+    )
+    return StepResult(tuple(decisions), tuple(actions), after, tuple(transitions), tuple(granted.ledgers.values()))
 
 
 def _all_read(observation: Observation) -> bool:
@@ -85,13 +106,12 @@ def _all_read(observation: Observation) -> bool:
 
 
 def _unmanaged(
-    groups: Mapping[str, GroupMemory], policies: Sequence[Policy], observation: Observation, memory: Memory
+    owned: Mapping[str, tuple[Domain, ...]], policies: Sequence[Policy], observation: Observation, memory: Memory
 ) -> list["_Seen"]:
     """Look at the groups that have no policy: remembered, running, or spoken of by an operator."""
-    running = {ownership.group for ownership in ownerships(observation, memory.controller)}
     asked = {request.group for request in observation.requests if request.change is Change.DELETE}
-    names = {*groups, *running, *asked} - {policy.group for policy in policies}
-    return [_look(stand_in(name), observation, memory) for name in sorted(names)]
+    names = {*memory.groups, *owned, *asked} - {policy.group for policy in policies}
+    return [_look(stand_in(name), observation, memory, owned.get(name, ())) for name in sorted(names)]
 
 
 def _follow(
@@ -142,6 +162,19 @@ class _Seen:
     transitions: tuple[Transition, ...] = ()
     launched_seconds: tuple[float, ...] = ()
     """How long those took that became ready now, from clone to ready."""
+    decision: Decision | None = None
+    """What was decided for it, once it was."""
+    before: GroupMemory = field(default_factory=GroupMemory)
+    """What was remembered before that."""
+    clones: int = 0
+    """How many clones its host was found to have room for."""
+
+    def asking(self, at: float) -> Asking:
+        """Say what it asks of the hosts."""
+        assert self.decision is not None
+        acts = self.acts(at) and self.group.tripped_at is None
+        lacking = leave(self.policy, self.decision.desired, self.instances, self.group, at).lacking
+        return Asking(self.policy, self.decision, self.instances, acts, lacking, self.group.samples)
 
     def acts(self, at: float) -> bool:
         """Whether it may start instances now."""
@@ -149,7 +182,7 @@ class _Seen:
         return not (self.group.paused or self.policy.mode is Mode.SHADOW or backs_off)
 
 
-def _look(policy: Policy, observation: Observation, memory: Memory) -> _Seen:
+def _look(policy: Policy, observation: Observation, memory: Memory, domains: tuple[Domain, ...]) -> _Seen:
     at = observation.at
     policy = with_warm_up(policy, memory.launches)
     group = memory.groups.get(policy.group, GroupMemory())
@@ -158,7 +191,6 @@ def _look(policy: Policy, observation: Observation, memory: Memory) -> _Seen:
     unread = unread_hosts(observation, policy, group.instances)
     if unread:
         return _Seen(policy, group, unread=unread, reasons=refused)
-    domains = tuple(owned_domains(observation, memory.controller, policy.group))
     group = take_in_instances(group, remember(group, policy, domains, observation), at)
     instances = classify(policy.group, domains, observation.in_flight, group, observation)
     group = take_in_traffic(group, policy, instances, observation)
@@ -169,20 +201,48 @@ def _look(policy: Policy, observation: Observation, memory: Memory) -> _Seen:
     return _Seen(policy, group, domains, instances, (), reasons, transitions, launched)
 
 
-def _decide(
-    seen: _Seen, observation: Observation, memory: Memory, chosen: frozenset[str]
-) -> tuple[Decision, tuple[Action, ...], GroupMemory]:
+def _count(seen: _Seen, observation: Observation, memory: Memory) -> _Seen:
+    """Decide how many instances the group should have, whatever the hosts can carry."""
     policy, group, instances = seen.policy, replace(seen.group, deleting=False), seen.instances
-    at = observation.at
     told = figures(observation.traffic.get(policy.group))
     observation = replace(observation, external={**observation.external, **told})
     if seen.unread:
         held = _hold_unread(policy, group, observation, seen.unread)
-        return replace(held, reasons=held.reasons + seen.reasons), (), group
+        return replace(seen, group=group, decision=replace(held, reasons=held.reasons + seen.reasons))
     group = take_in_loads(group, policy, serving(instances), observation, memory)
     current = group.admitted if group.admitted is not None else sum(instance.live for instance in instances)
+    before = group
     decision, group = decide_count(policy, group, current, observation)
     decision = replace(decision, reasons=decision.reasons + seen.reasons)
+    return replace(seen, group=group, decision=decision, before=before)
+
+
+def _granted(seen: _Seen, granted: Admission) -> _Seen:
+    """Take in what the hosts can carry of it."""
+    if seen.unread:
+        return seen
+    assert seen.decision is not None
+    decision = granted.decisions[seen.policy.group]
+    refused = decision.admitted <= decision.current < seen.decision.admitted
+    remembered = granted.remembered[seen.policy.group]
+    group = replace(
+        seen.group,
+        admitted=remembered,
+        changes=note_change(seen.before, seen.policy, remembered - decision.current, decision.at),
+        scaled_out_at=seen.before.scaled_out_at if refused else seen.group.scaled_out_at,
+    )
+    return replace(seen, group=group, decision=decision, clones=granted.clones[seen.policy.group])
+
+
+def _plan(
+    seen: _Seen, observation: Observation, memory: Memory, chosen: frozenset[str]
+) -> tuple[Decision, tuple[Action, ...], GroupMemory]:
+    """Find the actions that lead to what was granted."""
+    policy, group, instances, decision = seen.policy, seen.group, seen.instances, seen.decision
+    assert decision is not None
+    at = observation.at
+    if seen.unread:
+        return decision, (), group
     if group.paused or policy.mode is Mode.SHADOW:
         code = ReasonCode.PAUSED if group.paused else ReasonCode.SHADOW
         return replace(decision, reasons=(*decision.reasons, because(code))), (), group
@@ -191,7 +251,9 @@ def _decide(
     group = take_in_clones(group, (), at)
     going = {action.instance for action in left.actions}
     started = starts(policy, [i for i in instances if i.id not in going], chosen, group, at)
-    cloned, sequence = clones(policy, left.lacking, instances, group, at=at, controller=memory.controller)
+    cloned, sequence = clones(
+        policy, min(left.lacking, seen.clones), instances, group, at=at, controller=memory.controller
+    )
     reasons = decision.reasons + left.reasons + started.reasons + cloned.reasons
     actions = (*left.actions, *started.actions, *cloned.actions)
     group = take_in_clones(group, cloned.actions, at)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from autoscaler.core.action import Action, Clone, Drain, IntentState, Outcome, Remove, Start
+from autoscaler.core.action import Action, Clone, Collect, Drain, IntentState, Outcome, Remove, Start
 from autoscaler.core.decision import Reason, ReasonCode, because
 from autoscaler.core.errors import HypervisorErrorKind
 from autoscaler.core.instances import Instance
@@ -84,7 +84,7 @@ def take_in_outcomes(group: GroupMemory, policy: Policy, observation: Observatio
     """Count what failed, and back off from it; note whose drain hooks ended."""
     for outcome in observation.outcomes:
         action = outcome.intent.action
-        if action.group != policy.group:
+        if action.group != policy.group or isinstance(action, Collect):
             continue
         if isinstance(action, Drain):
             group = _drained(group, action.instance)

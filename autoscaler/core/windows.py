@@ -38,21 +38,23 @@ def is_full(samples: Sequence[S], at: float, window_seconds: float, interval_sec
 
 def is_dense(samples: Sequence[S], at: float, interval_seconds: float) -> bool:
     """Whether there is no gap over two intervals between the samples, nor between the newest and `at`."""
-    times = [*map(_at, samples), at]
-    return all(later - earlier <= MAX_GAP_INTERVALS * interval_seconds for earlier, later in pairwise(times))
+    times, widest = [*map(_at, samples), at], MAX_GAP_INTERVALS * interval_seconds
+    return max([later - earlier for earlier, later in pairwise(times)], default=0.0) <= widest
 
 
 def weights(samples: Sequence[S], at: float, window_seconds: float, interval_seconds: float) -> list[tuple[S, float]]:
     """Give each sample inside the window the seconds it speaks for: since the one before, two intervals at most."""
     kept = trim(samples, at, window_seconds)
     start = at - window_seconds
+    longest = MAX_GAP_INTERVALS * interval_seconds
     weighed: list[tuple[S, float]] = []
     before: float | None = None
     for sample in kept:
-        if sample.at > start:
-            span = interval_seconds if before is None else sample.at - max(before, start)
-            weighed.append((sample, min(span, MAX_GAP_INTERVALS * interval_seconds)))
-        before = sample.at
+        at = sample.at
+        if at > start:
+            span = interval_seconds if before is None else at - (max(start, before))
+            weighed.append((sample, min(longest, span)))
+        before = at
     return weighed
 
 
@@ -62,12 +64,12 @@ def fold(values: Sequence[tuple[float, float]], take: str) -> float | None:
     `take` is avg (by weight), max, last, or a percentile p1 to p99 (the least value that so much of the weight is at or
     below).
     """
-    total = sum(weight for _, weight in values)
+    total = sum([weight for _, weight in values])
     if total <= 0:
         return None
     match take:
         case "avg":
-            return sum(value * weight for value, weight in values) / total
+            return sum([value * weight for value, weight in values]) / total
         case "max":
             return max(value for value, weight in values if weight > 0)
         case "last":

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from autoscaler import config as configuration
 from autoscaler.core.errors import PolicyError
+from autoscaler.core.finding import Finding, error
 from autoscaler.core.policy import Policy
 from autoscaler.doctor.files import check_config_file, check_policy_files, check_state
-from autoscaler.doctor.finding import Finding, error
 from autoscaler.doctor.hosts import check_host
 from autoscaler.doctor.machine import check_clock, check_pressure
 from autoscaler.doctor.service import check_daemon

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from autoscaler.config import Config
 from autoscaler.core.errors import StoreError
-from autoscaler.doctor.finding import Finding, error, ok, warning
+from autoscaler.core.finding import Finding, error, ok, warning
 from autoscaler.store import Journal
 
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 from autoscaler.core.action import Clone
 from autoscaler.core.errors import HypervisorError, HypervisorErrorKind
+from autoscaler.core.finding import Finding, error, ok, warning
 from autoscaler.core.policy import USER_NETWORK, Accelerator, Policy
-from autoscaler.doctor.finding import Finding, error, ok, warning
 from autoscaler.doctor.machine import check_kvm_device
 from autoscaler.host.kvm_device import user_of
 from autoscaler.hypervisor import Inspection, is_local

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from autoscaler.doctor.finding import Finding, error, ok, warning
+from autoscaler.core.finding import Finding, error, ok, warning
 from autoscaler.host import kvm_device
 from autoscaler.host.kvm_device import KvmDevice, User
 

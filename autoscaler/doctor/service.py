@@ -12,10 +12,10 @@ from autoscaler.config import Config
 from autoscaler.control.client import request
 from autoscaler.control.server import SOCKET_MODE
 from autoscaler.core.errors import ControlError, DaemonUnreachableError
+from autoscaler.core.finding import Finding, error, ok, warning
 from autoscaler.core.snapshot import Snapshot
 from autoscaler.daemon import heartbeat_seconds
 from autoscaler.doctor.files import user_name
-from autoscaler.doctor.finding import Finding, error, ok, warning
 from autoscaler.reasons import duration
 
 _ANSWER_SECONDS = 5.0

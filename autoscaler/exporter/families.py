@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from autoscaler.core.admission import REFUSALS
 from autoscaler.core.decision import Decision, Input
 from autoscaler.core.errors import HypervisorErrorKind
 from autoscaler.core.observation import HostSample
@@ -92,6 +93,17 @@ def _durations(read: Callable[[GroupTotals], Durations]) -> Samples:
     return lambda snapshot: (((group,), read(totals)) for group, totals in snapshot.totals.groups.items())
 
 
+def _refused(snapshot: Snapshot) -> Iterator[Sample]:
+    for status in snapshot.groups:
+        if status.decision is not None:
+            refused = {
+                REFUSALS[reason.code]: reason.parameters.get("refused", 0)
+                for reason in status.decision.reasons
+                if reason.code in REFUSALS
+            }
+            yield from (((status.group, name), float(refused.get(name, 0))) for name in REFUSALS.values())
+
+
 FAMILIES: tuple[Family, ...] = (
     Family(
         "autoscaler_build_info", "gauge", ("version", "controller"),
@@ -127,6 +139,11 @@ FAMILIES: tuple[Family, ...] = (
         "autoscaler_group_size_admitted", "gauge", ("group",),
         "Instances granted after the hosts' limits: what the group is moved toward.",
         _decision(lambda decision: decision.admitted),
+    ),
+    Family(
+        "autoscaler_admission_refused", "gauge", ("group", "resource"),
+        "Clones that the group wants and its host has no room for, by what is scarce.",
+        _refused,
     ),
     Family(
         "autoscaler_group_managed", "gauge", ("group",),

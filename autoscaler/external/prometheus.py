@@ -95,7 +95,8 @@ class Prometheus:
             with error:
                 raise QueryError(self._refused(error), answered=True) from error
         except (OSError, HTTPException) as error:
-            reason = getattr(error, "reason", error)
+            cause = getattr(error, "reason", error)
+            reason = getattr(cause, "strerror", None) or cause
             raise QueryError(
                 f"{self._url} does not answer: {reason}. Does it run, and is prometheus.url right?",
                 answered=False,
@@ -282,6 +283,8 @@ class _Watch:
     def _note(self, sample: ExternalSample | None, why: str | None, *, forget: bool) -> None:
         """Keep a figure; one that a server out of reach did not replace holds until it is stale."""
         with self._lock:
+            if self._stopped.is_set():
+                return
             changed = why != self._why
             if forget:
                 self._sample = sample

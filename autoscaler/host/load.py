@@ -5,8 +5,11 @@ from pathlib import Path
 import psutil
 
 from autoscaler.core.observation import HostSample
+from autoscaler.host.processes import Greediest
 
 PRESSURE = Path("/proc/pressure")
+_BUSY_SHARE = 0.8
+"""From here on it is worth the time to look who takes it."""
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -16,14 +19,16 @@ class HostLoad:
     def __init__(self, host: str) -> None:
         self.host = host
         self._before: tuple[float, float] | None = None
+        self._greediest = Greediest()
 
     def sample(self) -> HostSample:
         """Read the host's load now. Raises OSError where /proc cannot be read."""
-        memory = psutil.virtual_memory()
+        memory, swap = psutil.virtual_memory(), psutil.swap_memory()
+        busy = self._busy_share()
         return HostSample(
             host=self.host,
             cpu_count=psutil.cpu_count() or 1,
-            cpu_busy_share=self._busy_share(),
+            cpu_busy_share=busy,
             load_1m=psutil.getloadavg()[0],
             memory_total_bytes=memory.total,
             memory_available_bytes=memory.available,
@@ -31,6 +36,9 @@ class HostLoad:
             psi_memory_share=pressure("memory"),
             psi_io_share=pressure("io"),
             boot=boot_id(),
+            swap_total_bytes=swap.total,
+            swap_used_bytes=swap.used,
+            top=self._greediest.look(busy is not None and busy >= _BUSY_SHARE),
         )
 
     def _busy_share(self) -> float | None:

@@ -54,6 +54,8 @@ def domain_xml(clone: Clone, identity: str, ownership: Ownership | None, platfor
     if ownership is not None:
         ET.SubElement(root, "metadata").append(ownership_element(ownership))
     _text(root, "memory", str(machine.memory_bytes // 1024), unit="KiB")
+    if machine.hugepages:
+        ET.SubElement(ET.SubElement(root, "memoryBacking"), "hugepages")
     _text(root, "vcpu", str(machine.vcpus))
     boot = ET.SubElement(root, "os")
     _text(boot, "type", "hvm", arch=platform.arch, machine=platform.machine)

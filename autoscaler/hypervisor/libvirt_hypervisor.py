@@ -9,12 +9,23 @@ import libvirt
 
 from autoscaler.core.action import Clone
 from autoscaler.core.errors import HypervisorError, HypervisorErrorKind
-from autoscaler.core.observation import Domain, DomainCounters, DomainState, HostInventory, Ownership, PoolSpace
+from autoscaler.core.observation import (
+    Domain,
+    DomainCounters,
+    DomainState,
+    HostCapacity,
+    HostInventory,
+    HostLimits,
+    Ownership,
+    PoolSpace,
+)
+from autoscaler.core.policy import Wanted
 from autoscaler.core.ports import GuestRun, VolumeRef
 from autoscaler.hypervisor import counters, domains, guest_exec, volumes
 from autoscaler.hypervisor.accelerator import AcceleratorChoice
 from autoscaler.hypervisor.agent import AgentProber
 from autoscaler.hypervisor.calls import Calls
+from autoscaler.hypervisor.capacity import CapacityReader
 from autoscaler.hypervisor.connection import Connections, is_local
 from autoscaler.hypervisor.domain_xml import domain_uuid, domain_xml
 from autoscaler.hypervisor.events import watch_lifecycle
@@ -22,6 +33,8 @@ from autoscaler.hypervisor.inventory import list_domains
 from autoscaler.hypervisor.networks import check_network
 
 T = TypeVar("T")
+
+_CAPACITY_SECONDS = 5.0
 
 
 def _nothing_known(_key: str) -> str | None:
@@ -55,6 +68,7 @@ class LibvirtHypervisor:
         on_change: Callable[[], None] = _unheard,
         read_seconds: float = 10.0,
         write_seconds: float = 60.0,
+        limits: HostLimits | None = None,
     ) -> None:
         self._host = host
         self._controller = controller
@@ -65,6 +79,9 @@ class LibvirtHypervisor:
         # What waits for a guest must hold up neither sampling nor actions: each has its own budget of stuck calls.
         self._reads = Connections(host, uri, Calls(host), on_open=lambda opened: watch_lifecycle(opened, on_change))
         self._actions = Connections(host, uri, Calls(host))
+        # A pool whose storage hangs must not keep domains from being listed; no third call joins two that hang.
+        self._room = Connections(host, uri, Calls(host, limit=2))
+        self._capacity = CapacityReader(host, limits or HostLimits(), local=is_local(uri))
         self._guests = Connections(host, uri, Calls(host))
         self._agents = AgentProber(Connections(host, uri, Calls(host)), on_change)
         self._addressed_groups: frozenset[str] = frozenset()
@@ -86,6 +103,7 @@ class LibvirtHypervisor:
         """Let go of the connections; guests run on."""
         self._agents.close()
         self._reads.close()
+        self._room.close()
         self._actions.close()
         self._guests.close()
 
@@ -142,6 +160,14 @@ class LibvirtHypervisor:
             return {uuid: counters.counters(uuid, stats, at) for uuid, stats in all_stats}
 
         return self._reads.call("give its domains' counters", read, self._read_seconds)
+
+    def capacity(self, wanted: Wanted) -> HostCapacity:
+        """Tell what the host has to give and who takes it; of pools and networks, the wanted ones."""
+        return self._room.call(
+            "tell what it has to give",
+            lambda it: self._capacity.read(it, wanted),
+            min(self._read_seconds, _CAPACITY_SECONDS),
+        )
 
     def validate(self, clone: Clone) -> None:
         """Raise unless pool, golden image (qcow2), network, accelerator and name allow this clone.
@@ -229,6 +255,10 @@ class LibvirtHypervisor:
             return () if domain is None else volumes.of_domain(connection, domain, self._host, instance)
 
         return self._read(f"look at the disks of domain {instance}", volumes_of)
+
+    def user_of(self, volume: VolumeRef) -> str | None:
+        """Name a domain, ours or not, that refers to the volume as a disk or under one; None where there is none."""
+        return self._read(f"look who uses volume {volume.name}", lambda it: volumes.user_of(it, volume))
 
     def delete_volume(self, volume: VolumeRef) -> None:
         """Delete the overlay and the console's log; what is gone is no error."""

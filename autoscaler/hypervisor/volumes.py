@@ -15,14 +15,12 @@ from autoscaler.core.errors import HypervisorError, HypervisorErrorKind
 from autoscaler.core.observation import PoolSpace
 from autoscaler.core.policy import Image
 from autoscaler.core.ports import VolumeRef, overlay_name
+from autoscaler.hypervisor import qcow2
 from autoscaler.hypervisor.domain_xml import Files, to_text
 from autoscaler.hypervisor.errors import is_code
 
 log = structlog.get_logger(__name__)
 
-_QCOW2_HEADER_BYTES = 104
-_EXTERNAL_DATA_FILE = 1 << 2
-"""Of the incompatible features, big-endian from byte 72 on; see QEMU's docs/interop/qcow2.txt."""
 _DIRECTORY_POOLS = frozenset({"dir", "fs", "netfs"})
 
 
@@ -85,12 +83,7 @@ def check_golden(connection: libvirt.virConnect, image: Image, host: str) -> Non
             f"image {image.volume} in pool {image.pool} on host {host} is {format_name or 'of unknown format'}, "
             f"not qcow2. Convert it with: qemu-img convert -O qcow2",
         )
-    if _keeps_data_elsewhere(connection, pool.storageVolLookupByName(image.volume)):
-        raise HypervisorError(
-            HypervisorErrorKind.INVALID,
-            f"image {image.volume} in pool {image.pool} on host {host} keeps its data in another file of the host. "
-            f"Make it self-contained with: qemu-img convert -O qcow2",
-        )
+    _check_content(connection, pool.storageVolLookupByName(image.volume), image, host)
     if description.find("./backingStore/path") is not None:
         raise HypervisorError(
             HypervisorErrorKind.INVALID,
@@ -159,6 +152,35 @@ def of_domain(
     return tuple(found)
 
 
+def user_of(connection: libvirt.virConnect, ref: VolumeRef) -> str | None:
+    """Name a domain whose definition, or running self, has the volume as a disk or under one."""
+    try:
+        path = connection.storagePoolLookupByName(ref.pool).storageVolLookupByName(ref.name).path()
+    except libvirt.libvirtError as error:
+        if not is_code(error, libvirt.VIR_ERR_NO_STORAGE_POOL, libvirt.VIR_ERR_NO_STORAGE_VOL):
+            raise
+        return None
+    for domain in connection.listAllDomains():
+        try:
+            texts = (domain.XMLDesc(), domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))
+        except libvirt.libvirtError as error:
+            if not is_code(error, libvirt.VIR_ERR_NO_DOMAIN):
+                raise
+            continue
+        if any(_refers_to(text, path, ref) for text in texts):
+            return domain.name()
+    return None
+
+
+def _refers_to(domain_xml: str, path: str, ref: VolumeRef) -> bool:
+    disks = ET.fromstring(domain_xml).iterfind("./devices/disk")  # noqa: S314 - libvirt's own output
+    sources = [source for disk in disks for source in disk.iter("source")]
+    return any(
+        source.get("file") == path or (source.get("pool"), source.get("volume")) == (ref.pool, ref.name)
+        for source in sources
+    )
+
+
 def delete(connection: libvirt.virConnect, ref: VolumeRef) -> None:
     """Delete the overlay and the console's log; what is gone already, with its pool even, is no error."""
     try:
@@ -181,16 +203,37 @@ def delete_named(pool: libvirt.virStoragePool, name: str) -> None:
             raise
 
 
-def _keeps_data_elsewhere(connection: libvirt.virConnect, volume: libvirt.virStorageVol) -> bool:
-    """Read the bit for an external data file from the qcow2 header, which libvirt 9 does not tell."""
+def _check_content(connection: libvirt.virConnect, volume: libvirt.virStorageVol, image: Image, host: str) -> None:
+    """Look into the image itself for what libvirt 9 does not tell."""
+
+    def read(offset: int, length: int) -> bytes:
+        return _read(connection, volume, offset, min(length, size - offset)) if offset < size else b""
+
+    size: int = volume.infoFlags(libvirt.VIR_STORAGE_VOL_GET_PHYSICAL)[2]
+    header = qcow2.parse_header(read(0, qcow2.HEADER_BYTES))
+    if header.external_data_file:
+        raise HypervisorError(
+            HypervisorErrorKind.INVALID,
+            f"image {image.volume} in pool {image.pool} on host {host} keeps its data in another file of the host. "
+            f"Make it self-contained with: qemu-img convert -O qcow2",
+        )
+    needed = qcow2.needed_bytes(header, read)
+    if size < needed:
+        raise HypervisorError(
+            HypervisorErrorKind.INVALID,
+            f"image {image.volume} in pool {image.pool} on host {host} was cut off: it has {size} bytes, and by its "
+            f"own tables at least {needed}. Copy it there again, under a new name; qemu-img check tells more",
+        )
+
+
+def _read(connection: libvirt.virConnect, volume: libvirt.virStorageVol, offset: int, length: int) -> bytes:
     stream = connection.newStream()
-    volume.download(stream, 0, _QCOW2_HEADER_BYTES)
-    header = bytearray()
-    while part := stream.recv(_QCOW2_HEADER_BYTES):
-        header += part
+    volume.download(stream, offset, length)
+    content = bytearray()
+    while part := stream.recv(length):
+        content += part
     stream.finish()
-    version = int.from_bytes(header[4:8], "big")
-    return version >= 3 and bool(int.from_bytes(header[72:80], "big") & _EXTERNAL_DATA_FILE)
+    return bytes(content)
 
 
 def active_pool(connection: libvirt.virConnect, name: str, host: str) -> libvirt.virStoragePool:

@@ -28,25 +28,27 @@ Name = Annotated[str, BeforeValidator(read_name)]
 Text = Annotated[str, BeforeValidator(read_text)]
 Flag = Annotated[bool, BeforeValidator(read_flag)]
 Whole = Annotated[int, BeforeValidator(read_whole)]
-Duration = Annotated[
-    float,
-    BeforeValidator(read_duration),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "string", "pattern": "^([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?$", "minLength": 2},
-                {"type": "integer", "const": 0},
-            ],
-            "examples": ["90s", "5m", "1h30m", "500ms"],
-        }
-    ),
-]
+DURATION_SCHEMA = {
+    "anyOf": [
+        {"type": "string", "pattern": "^([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?$", "minLength": 2},
+        {"type": "integer", "const": 0},
+    ],
+    "examples": ["90s", "5m", "1h30m", "500ms"],
+}
+Duration = Annotated[float, BeforeValidator(read_duration), WithJsonSchema(DURATION_SCHEMA)]
 Share = Annotated[
     float, BeforeValidator(read_share), WithJsonSchema({"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?%$"})
 ]
 Bytes = Annotated[
     int, BeforeValidator(read_size), WithJsonSchema({"type": "string", "examples": ["192MiB", "2GiB", "1GB"]})
 ]
+
+
+def duration_or(word: str) -> WithJsonSchema:
+    """Let the schema tell of a duration in whose place a word may stand."""
+    pattern = f"^({word}|([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?)$"
+    choices = [{"type": "string", "pattern": pattern, "minLength": 2}, {"type": "integer", "const": 0}]
+    return WithJsonSchema({"anyOf": choices, "examples": [word, "90s", "24h"]})
 
 
 def seconds(low: float, high: float) -> AfterValidator:

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 from pydantic import BeforeValidator, Field, ValidationInfo, WithJsonSchema, field_validator
 
 from autoscaler.core.policy import Drain, Health, Hook, HookKind, HttpCheck, Launch, Ready, Removal, RemovalOrder
-from autoscaler.policy.fields import DAY, HOUR, Duration, Flag, Whole, count, duration, seconds, written
+from autoscaler.policy.fields import DAY, HOUR, Duration, Flag, Whole, count, duration, duration_or, seconds, written
 from autoscaler.policy.validate import Section
 from autoscaler.policy.values import (
     WrongValueError,
@@ -111,7 +111,9 @@ class LaunchSection(Section):
 
     breaker: Annotated[Whole, count(0, 1000)] = _LAUNCH.breaker
     budget: Annotated[
-        int | None, BeforeValidator(_budget), WithJsonSchema({"type": ["integer", "string"], "examples": ["auto", 60]})
+        int | None,
+        BeforeValidator(_budget),
+        WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1}, {"const": AUTO}], "examples": [AUTO, 60]}),
     ] = written(_LAUNCH.budget, AUTO)
 
 
@@ -152,7 +154,7 @@ class RemovalSection(Section):
     max_lifetime: Annotated[
         float | None,
         BeforeValidator(_max_lifetime),
-        WithJsonSchema({"type": "string", "examples": [NEVER, "24h"]}),
+        duration_or(NEVER),
     ] = written(_REMOVAL.max_lifetime_seconds, NEVER)
 
     @field_validator("max_lifetime")

@@ -28,6 +28,7 @@ from autoscaler.core.policy import (
     Rate,
     Select,
     Size,
+    Starved,
     TrafficKind,
 )
 from autoscaler.policy import scaling
@@ -42,6 +43,7 @@ from autoscaler.policy.fields import (
     Share,
     Whole,
     duration,
+    duration_or,
     seconds,
     tolerable,
     written,
@@ -112,6 +114,7 @@ class MachineSection(Section):
     )
     network: Name = _DEFAULT.machine.network
     accelerator: Annotated[Accelerator, BeforeValidator(choice(Accelerator))] = _DEFAULT.machine.accelerator
+    hugepages: Flag = _DEFAULT.machine.hugepages
 
 
 class SizeSection(Section):
@@ -134,10 +137,13 @@ def _above_zero(value: float) -> float:
     return value
 
 
+_Instances = Annotated[Whole, counted(1, 1000)]
+
+
 class RateSection(Section):
     """At most so much change within a period."""
 
-    count: Annotated[Whole, counted(1, 1000)] | None = None
+    count: _Instances | None = None
     percent: Annotated[Share, AfterValidator(_above_zero)] | None = None
     per: Annotated[Duration, seconds(1, HOUR)]
 
@@ -214,13 +220,15 @@ class PolicyFile(Section):
     warm_up: Annotated[
         float | None,
         BeforeValidator(read_warm_up),
-        WithJsonSchema({"type": "string", "examples": ["60s", "auto"]}),
+        duration_or(AUTO),
     ] = duration(_DEFAULT.warm_up_seconds)
     ready: ReadySection = Field(default_factory=ReadySection)
     health: HealthSection = Field(default_factory=HealthSection)
     launch: LaunchSection = Field(default_factory=LaunchSection)
     drain: DrainSection = Field(default_factory=DrainSection)
     removal: RemovalSection = Field(default_factory=RemovalSection)
+    priority: Annotated[Whole, counted(0, 100)] = _DEFAULT.priority
+    starved: Annotated[Starved, BeforeValidator(choice(Starved))] = _DEFAULT.starved
     traffic: TrafficSection | None = None
 
     @field_validator("hosts", mode="before")
@@ -301,6 +309,7 @@ def to_core(file: PolicyFile) -> Policy:
             memory_bytes=file.machine.memory,
             network=file.machine.network,
             accelerator=file.machine.accelerator,
+            hugepages=file.machine.hugepages,
         ),
         scaling=tuple(entry.to_core(file.image.pool) for entry in file.scaling),
         behavior=Behavior(
@@ -316,6 +325,8 @@ def to_core(file: PolicyFile) -> Policy:
         launch=launch_to_core(file.launch),
         drain=drain_to_core(file.drain),
         removal=removal_to_core(file.removal),
+        priority=file.priority,
+        starved=file.starved,
         traffic=traffic_to_core(file.traffic),
     )
 
@@ -345,6 +356,7 @@ def to_data(policy: Policy) -> dict[str, object]:
             "memory": write_size(machine.memory_bytes),
             "network": machine.network,
             "accelerator": machine.accelerator.value,
+            "hugepages": machine.hugepages,
         },
         "size": {"min": policy.size.min, "max": policy.size.max},
         "scaling": [scaling.to_data(entry) for entry in policy.scaling],
@@ -360,6 +372,8 @@ def to_data(policy: Policy) -> dict[str, object]:
         "launch": launch_data(policy.launch),
         "drain": drain_data(policy.drain),
         "removal": removal_data(policy.removal),
+        "priority": policy.priority,
+        "starved": policy.starved.value,
         **({} if policy.traffic is None else {"traffic": traffic_data(policy.traffic)}),
     }
 

@@ -176,6 +176,13 @@ def read_whole(value: object) -> int:
     return value
 
 
+def read_factor(value: object) -> float:
+    """Read a plain number, with or without a fraction."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise WrongValueError(f"must be a number such as 4 or 1.5, not {found(value)}")
+    return float(value)
+
+
 def read_flag(value: object) -> bool:
     """Read true or false."""
     if isinstance(value, bool):

@@ -1,20 +1,27 @@
 """A simulated host: the `Hypervisor` port over a dictionary, with guests that boot, burn CPU and shut down."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from hashlib import blake2s
 
 from autoscaler.core.action import Clone
+from autoscaler.core.capacity import overhead_bytes
 from autoscaler.core.errors import HypervisorError, HypervisorErrorKind
 from autoscaler.core.observation import (
+    AddressRoom,
     Domain,
     DomainCounters,
     DomainState,
+    HostCapacity,
     HostInventory,
+    HostLimits,
     HostSample,
     Ownership,
+    PoolRoom,
     PoolSpace,
+    Tenant,
 )
+from autoscaler.core.policy import Machine, Wanted
 from autoscaler.core.ports import GuestRun, VolumeRef
 
 _OFF = frozenset({DomainState.SHUTOFF, DomainState.CRASHED})
@@ -53,7 +60,7 @@ class Guest:
 class _Machine:
     domain: Domain
     volume: VolumeRef
-    vcpus: int
+    machine: Machine
     started_at: float | None = None
     off_at: float | None = None
     vcpu_seconds: float = 0.0
@@ -90,6 +97,15 @@ class SimulatedHost:
         self.steal = 0.0
         """The share of its time that every running guest wants to run and cannot."""
         self.volumes: set[tuple[str, str]] = set(images)
+        self.limits = HostLimits()
+        self.cores = 8
+        self.memory_bytes = 64 << 30
+        self.pool_bytes = 1 << 40
+        """The size of each pool."""
+        self.image_bytes = 1 << 30
+        """The size of each image's disk; volumes are empty."""
+        self.dhcp_addresses = 250
+        """The size of each network's DHCP range; leases end with their guests."""
         self.ran: list[tuple[str, tuple[str, ...]]] = []
         """The commands that were run in guests, oldest first."""
         self._addressed_groups: frozenset[str] = frozenset()
@@ -107,7 +123,8 @@ class SimulatedHost:
     def sample(self) -> HostSample:
         """Give a host with nothing remarkable about it."""
         busy = min(self.demand(self._clock.now()) / 8, 1.0)
-        return HostSample(self._host, 8, busy, 0.0, 64 << 30, 32 << 30, boot=f"boot {self._boots}")
+        memory = self.memory_bytes
+        return HostSample(self._host, self.cores, busy, 0.0, memory, memory, boot=f"boot {self._boots}")
 
     def reboot(self, *, saving: bool = False) -> None:
         """Turn everything off as a reboot does; `saving` puts what runs to sleep first, as libvirt-guests may."""
@@ -117,12 +134,12 @@ class SimulatedHost:
             if machine.domain.state not in _OFF:
                 machine.domain = replace(machine.domain, state=DomainState.SHUTOFF, saved=saving)
 
-    def add_foreign(self, name: str, ownership: Ownership | None = None) -> None:
+    def add_foreign(self, name: str, ownership: Ownership | None = None, machine: Machine | None = None) -> None:
         """Put a running domain here that is not this controller's."""
         uuid = _uuid(name, "foreign")
         domain = Domain(self._host, uuid, name, DomainState.RUNNING, ownership)
         self._machines[name] = _Machine(
-            domain, VolumeRef(self._host, "default", f"{name}.img", name), 1, self._clock.now()
+            domain, VolumeRef(self._host, "default", f"{name}.img", name), machine or Machine(), self._clock.now()
         )
 
     def set_state(self, instance: str, state: DomainState) -> None:
@@ -186,18 +203,59 @@ class SimulatedHost:
             if machine.domain.state is DomainState.RUNNING
         }
 
+    def capacity(self, wanted: Wanted) -> HostCapacity:
+        """Tell of the machines that are not off, and of all volumes."""
+        self.fault("capacity")
+        self._account()
+        running = [machine for machine in self._machines.values() if machine.domain.state not in _OFF]
+        return HostCapacity(
+            self._host,
+            self.limits,
+            cores=self.cores,
+            memory_total_bytes=self.memory_bytes,
+            memory_available_bytes=self.memory_bytes,
+            tenants=tuple(self._tenant(machine) for machine in running),
+            pools={
+                pool: PoolRoom(
+                    self.pool_bytes,
+                    self.pool_bytes,
+                    self.image_bytes * sum(volume[0] == pool for volume in self.volumes - self.images),
+                    tuple(sorted(name for where, name in self.volumes - self.images if where == pool)),
+                    {name: self.image_bytes for where, name in self.images if where == pool},
+                )
+                for pool in sorted({image.pool for image in wanted.images} & {pool for pool, _ in self.images})
+            },
+            networks={name: self._leases(name, running) for name in sorted(wanted.networks)},
+        )
+
+    def _tenant(self, machine: _Machine) -> Tenant:
+        domain, shape = machine.domain, machine.machine
+        overhead = overhead_bytes(shape.memory_bytes, shape.vcpus)
+        memory = shape.memory_bytes
+        return Tenant(domain.uuid, domain.name, memory, memory, shape.vcpus, overhead, shape.hugepages, (_mac(domain),))
+
+    def _leases(self, network: str, running: Iterable[_Machine]) -> AddressRoom:
+        holders = [
+            machine
+            for machine in running
+            if machine.machine.network == network and self._booted(machine, self._clock.now())
+        ]
+        return AddressRoom(
+            self.dhcp_addresses, len(holders), tuple(sorted(_mac(machine.domain) for machine in holders))
+        )
+
     def _counters(self, machine: _Machine, now: float) -> DomainCounters:
         moved = int(machine.served_seconds * _BYTES_PER_BUSY_SECOND)
         operations = moved // _BYTES_PER_OPERATION
         told = self._booted(machine, now)
-        usable = machine.memory_bytes * (1.0 - self.guest.memory_share)
+        usable = machine.machine.memory_bytes * (1.0 - self.guest.memory_share)
         return DomainCounters(
             machine.domain.uuid,
             now,
-            machine.vcpus,
+            machine.machine.vcpus,
             machine.vcpu_seconds,
             machine.delay_seconds,
-            balloon_bytes=machine.memory_bytes,
+            balloon_bytes=machine.machine.memory_bytes,
             memory_usable_bytes=int(usable) if told else None,
             memory_updated_at=now if told else None,
             disk_read_bytes=moved,
@@ -239,9 +297,7 @@ class SimulatedHost:
         self._refuse_taken(clone.instance)
         uuid = _uuid(clone.instance, self._controller)
         domain = Domain(self._host, uuid, clone.instance, DomainState.SHUTOFF, ownership)
-        self._machines[clone.instance] = _Machine(
-            domain, volume, clone.machine.vcpus, memory_bytes=clone.machine.memory_bytes
-        )
+        self._machines[clone.instance] = _Machine(domain, volume, clone.machine)
 
     def start(self, instance: str) -> None:
         """Start the domain; it answers after the guest's boot time."""
@@ -292,6 +348,11 @@ class SimulatedHost:
         self.fault("overlays")
         machine = self._ours(instance)
         return () if machine is None else (machine.volume,)
+
+    def user_of(self, volume: VolumeRef) -> str | None:
+        """Name the domain that was made with it."""
+        self.fault("user_of")
+        return next((name for name, machine in self._machines.items() if machine.volume == volume), None)
 
     def delete_volume(self, volume: VolumeRef) -> None:
         """Forget the volume."""
@@ -345,6 +406,10 @@ class SimulatedHost:
                 machine.vcpu_seconds += busy
                 machine.served_seconds += busy
             self._accounted_at = now
+
+
+def _mac(domain: Domain) -> str:
+    return f"52:54:00:{domain.uuid[-6:-4]}:{domain.uuid[-4:-2]}:{domain.uuid[-2:]}"
 
 
 def _address(machine: _Machine) -> str:

@@ -41,6 +41,7 @@ from autoscaler.store.ticks import (
 FILE = "journal.sqlite3"
 LEDGER_LOST = "ledger_lost"
 """The fact that is recalled as "yes" when this journal was begun anew by a controller that already had one."""
+_LOST, _ACCEPTED = "yes", "accepted"
 
 CHECKPOINT_TICKS = 360
 _ENDED = frozenset({IntentState.DONE, IntentState.FAILED})
@@ -83,7 +84,7 @@ class Journal:
             undo.callback(lock.release)
             known = read_controller(state_dir)
             _refuse_emptied(state_dir / FILE, known)
-            facts = {LEDGER_LOST: "yes"} if known is not None else {}
+            facts = {LEDGER_LOST: _LOST} if known is not None else {}
             database = Database(str(state_dir / FILE), str(state_dir / FILE), facts=facts)
             undo.callback(database.close)
             controller = _identify(database, known, state_dir)
@@ -130,6 +131,8 @@ class Journal:
                 'SELECT id, at, "by", "group", change, count, for_seconds, instance FROM requests '
                 "WHERE consumed_at IS NULL ORDER BY id"
             ).fetchall()
+            ledger = _ledger(connection, None)
+            lost = connection.execute("SELECT value FROM facts WHERE key = ?", (LEDGER_LOST,)).fetchone() == (_LOST,)
         in_flight, outcomes = [], []
         for id_, at, action, state_text, state_at, failure, step in intents:
             intent = Intent(id_, at, self._parse(action, _ACTION))
@@ -139,7 +142,7 @@ class Journal:
             else:
                 in_flight.append(InFlight(intent, state, step, self._failure(failure)))
         ordered = tuple(outcome for _, _, outcome in sorted(outcomes, key=lambda each: each[:2]))
-        return Pending(tuple(in_flight), ordered, tuple(_request(row) for row in requests))
+        return Pending(tuple(in_flight), ordered, tuple(_request(row) for row in requests), ledger, lost)
 
     def in_flight(self) -> tuple[InFlight, ...]:
         """List the intents that have not ended, each with the last step it began."""
@@ -279,12 +282,15 @@ class Journal:
     def volumes(self, instance: str | None = None) -> tuple[VolumeRef, ...]:
         """List the ledger, of one instance or whole."""
         with self._database.reading("read the ledger") as connection:
-            rows = connection.execute(
-                "SELECT host, pool, name, instance FROM volumes WHERE ?1 IS NULL OR instance = ?1 "
-                "ORDER BY host, pool, name",
-                (instance,),
-            ).fetchall()
-        return tuple(VolumeRef(*row) for row in rows)
+            return _ledger(connection, instance)
+
+    def accept_ledger(self) -> bool:
+        """Take the ledger as it is for whole, after it was lost; tells whether it had been."""
+        with self._database.writing("accept the ledger") as connection:
+            accepted = connection.execute(
+                "UPDATE facts SET value = ? WHERE key = ? AND value = ?", (_ACCEPTED, LEDGER_LOST, _LOST)
+            )
+            return bool(accepted.rowcount)
 
     # Facts and events.
 
@@ -454,6 +460,14 @@ def _identify(database: Database, known: str | None, state_dir: Path) -> str:
             "Put back the one that was there before; guests carry the controller they belong to in their metadata."
         )
     return known or remembered or str(uuid.uuid4())
+
+
+def _ledger(connection: sqlite3.Connection, instance: str | None) -> tuple[VolumeRef, ...]:
+    rows = connection.execute(
+        "SELECT host, pool, name, instance FROM volumes WHERE ?1 IS NULL OR instance = ?1 ORDER BY host, pool, name",
+        (instance,),
+    ).fetchall()
+    return tuple(VolumeRef(*row) for row in rows)
 
 
 def _memory_text(connection: sqlite3.Connection) -> str | None:

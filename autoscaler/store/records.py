@@ -8,6 +8,7 @@ from autoscaler.core.decision import Decision
 from autoscaler.core.memory import Memory
 from autoscaler.core.observation import Observation, Request
 from autoscaler.core.policy import Policy
+from autoscaler.core.ports import VolumeRef
 from autoscaler.core.transition import Transition
 
 
@@ -46,6 +47,10 @@ class Pending:
     in_flight: tuple[InFlight, ...]
     outcomes: tuple[Outcome, ...]
     requests: tuple[Request, ...]
+    ledger: tuple[VolumeRef, ...] = ()
+    """The volumes that are ours."""
+    ledger_lost: bool = False
+    """Whether the journal was begun anew and nobody has accepted that yet."""
 
 
 @dataclass(frozen=True, slots=True)

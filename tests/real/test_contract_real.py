@@ -38,6 +38,13 @@ class TestRealWorld(WorldContract):
         """Leave out what is the console's log: it comes and goes with its overlay."""
         return {name for name in self.pool.files() - {GOLDEN} if not name.endswith(".console.log")}
 
+    def lose(self, bench: Bench, instance: str) -> None:
+        connection = libvirt.open(self.uri)
+        domain = connection.lookupByName(instance)
+        domain.undefine()
+        domain.destroy()
+        connection.close()
+
     def switch_off(self, bench: Bench, instance: str) -> None:
         connection = libvirt.open(self.uri)
         connection.lookupByName(instance).destroy()

@@ -1,15 +1,19 @@
 """A journal of real ticks, replayed through the step that made it."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from autoscaler.cli import main
 from autoscaler.codec import canonical
 from autoscaler.core.decision import Decision
 from autoscaler.core.memory import Memory
 from autoscaler.core.observation import Unknown
 from autoscaler.core.step import step
+from autoscaler.simulate.load import read_load
 from autoscaler.store import Journal
 from tests.real.conftest import Pool
 from tests.support.daemon import DaemonProcess, burn
@@ -50,6 +54,24 @@ def test_a_journal_of_real_ticks_replays_to_the_same_decisions(
         daemon.until_tick(TICKS - seen, 300)
     daemon.stop()
     _replay(daemon.state_dir)
+    _rehearse(daemon)
+
+
+def _rehearse(daemon: DaemonProcess) -> None:
+    """What operators can do with the same journal: decide it again, and try another policy on its load."""
+    again = CliRunner().invoke(main, ["simulate", "--recording", str(daemon.state_dir)])
+    assert again.exit_code == 0, again.output
+    decisions = re.search(r"^([0-9]+) decisions, all identical$", again.stdout, re.MULTILINE)
+    assert decisions is not None, again.stdout
+    assert int(decisions[1]) >= TICKS
+    policy, load = daemon.policies / "web.yaml", daemon.directory / "load.csv"
+    words = ["--policy", str(policy), "--boot-delay", "measured", "--step", "1s"]
+    tried = CliRunner().invoke(main, ["simulate", "--recording", str(daemon.state_dir), *words])
+    assert tried.exit_code == 0, tried.output
+    assert re.search(r"boot delays of [2-9] launches: [0-9]+ to [0-9]+ s", tried.stderr), tried.stderr
+    saved = CliRunner().invoke(main, ["record", "--config", str(daemon.config), "--out", str(load)])
+    assert saved.exit_code == 0, saved.output
+    assert len(read_load(load, allow_gaps=True).times) > TICKS / 2
 
 
 def _ticks(daemon: DaemonProcess) -> int:

@@ -4,12 +4,13 @@ import abc
 import time
 from collections.abc import Callable, Iterable
 
-from autoscaler.core.action import Action, Clone, InFlight, Intent, IntentState, Remove, Start
+from autoscaler.core.action import Action, Clone, Collect, InFlight, Intent, IntentState, Remove, Start
+from autoscaler.core.capacity import Expected, Key, Resource, need_of, open_ledger
 from autoscaler.core.errors import HypervisorErrorKind
 from autoscaler.core.instances import owned_domains
 from autoscaler.core.memory import Memory
-from autoscaler.core.observation import Domain, DomainCounters, DomainState, HostInventory, Observation
-from autoscaler.core.policy import USER_NETWORK, Image, Machine
+from autoscaler.core.observation import Domain, DomainCounters, DomainState, HostInventory, Leftover, Observation
+from autoscaler.core.policy import USER_NETWORK, Image, Machine, Wanted
 from autoscaler.core.ports import Hypervisor
 from autoscaler.executor import Executor, Time, Work, carry_out, settle
 from autoscaler.sampler import Sampler
@@ -59,9 +60,10 @@ class Bench:
         self._now = now
         self._sleep = sleep
         self.seen: Observation | None = None
+        self.wanted: Wanted | None = None
 
     def observe(self) -> Observation:
-        self.seen = self._world.observe(self._now(), METRICS)
+        self.seen = self._world.observe(self._now(), METRICS, self.wanted)
         return self.seen
 
     def apply(self, *actions: Action) -> None:
@@ -182,6 +184,31 @@ class WorldContract(abc.ABC):
             assert each.memory_updated_at is not None
             assert seen.at - 60 < each.memory_updated_at <= seen.at + 1
 
+    def test_what_a_host_has_to_give_is_told(self, bench: Bench) -> None:
+        bench.wanted = Wanted(frozenset({self.image}))
+        self.add_foreign(bench, "contract-k")
+        self.launch(bench, "contract-j")
+        inventory = bench.observe().inventory["local"]
+        assert isinstance(inventory, HostInventory)
+        capacity = inventory.capacity
+        assert capacity is not None
+        assert (capacity.host, dict(capacity.unread)) == ("local", {})
+        tenants = {tenant.name: tenant for tenant in capacity.tenants}
+        assert set(tenants) == {"contract-j", "contract-k"}
+        ours = tenants["contract-j"]
+        clone = self.clone("contract-j")
+        assert (ours.memory_bytes, ours.vcpus, ours.hugepages) == (clone.machine.memory_bytes, 1, False)
+        assert ours.uuid == bench.owned(bench.observe())["contract-j"].uuid
+        assert len(ours.macs) == 1
+        assert capacity.pools[self.image.pool].images[self.image.volume] > 0
+        need = need_of(clone.machine, clone.image, capacity)
+        alone, expected = (open_ledger(capacity, None, ours) for ours in ((), [_expected(clone)]))
+        for resource in (Resource.MEMORY, Resource.VCPUS):
+            before, after = alone.account(Key(resource)), expected.account(Key(resource))
+            assert before is not None
+            assert before == after, "an instance that runs counts once"
+            assert before.free > need[Key(resource)]
+
     def test_a_clone_of_no_image_fails_and_leaves_nothing(self, bench: Bench) -> None:
         bench.apply(self.clone("contract-c", Image(self.image.pool, "absent.qcow2")))
         seen = bench.until(lambda seen: ended(seen, "contract-c") is not None)
@@ -246,6 +273,30 @@ class WorldContract(abc.ABC):
         seen = bench.until(lambda seen: ended(seen, "contract-h") is not None)
         assert ended(seen, "contract-h") is IntentState.FAILED
 
+    def test_what_is_left_over_is_collected_unless_a_domain_uses_it(self, bench: Bench) -> None:
+        bench.apply(self.clone("contract-j"))
+        bench.until(lambda seen: ended(seen, "contract-j") is not None)
+        bench.apply()
+        assert bench.observe().leftovers == ()
+        bench.apply(Collect(GROUP, "local", "contract-j"))
+        seen = bench.until(lambda seen: ended(seen, "contract-j") is not None)
+        (outcome,) = seen.outcomes
+        assert (outcome.state, outcome.failure and outcome.failure.kind) == (
+            IntentState.FAILED,
+            HypervisorErrorKind.BUSY,
+        )
+        assert self.volumes(bench) == {"contract-j.qcow2"}
+        self.lose(bench, "contract-j")
+        assert bench.observe().leftovers == (Leftover("local", "contract-j"),)
+        bench.apply(Collect(GROUP, "local", "contract-j"))
+        bench.until(lambda seen: ended(seen, "contract-j") is IntentState.DONE and not seen.leftovers)
+        assert self.volumes(bench) == set()
+        assert bench.journal.volumes() == ()
+
+    @abc.abstractmethod
+    def lose(self, bench: Bench, instance: str) -> None:
+        """Undefine its domain by hand."""
+
     @abc.abstractmethod
     def switch_off(self, bench: Bench, instance: str) -> None:
         """Take its power away."""
@@ -253,6 +304,10 @@ class WorldContract(abc.ABC):
     @abc.abstractmethod
     def make_deaf(self, bench: Bench, instance: str) -> None:
         """Let the guest ignore requests to shut down."""
+
+
+def _expected(clone: Clone) -> Expected:
+    return Expected(clone.instance, clone.image, clone.machine)
 
 
 def _domain(seen: Observation, name: str) -> Domain:

@@ -8,7 +8,7 @@ from autoscaler.core.errors import HypervisorError, HypervisorErrorKind
 from autoscaler.core.instances import owned_domains
 from autoscaler.core.memory import Memory
 from autoscaler.core.observation import Change, ExternalSample, Observation, Ownership, Probe, Request, Unknown
-from autoscaler.core.policy import Policy, metrics_of
+from autoscaler.core.policy import Policy, metrics_of, wanted_by
 from autoscaler.core.ports import VolumeRef
 from autoscaler.core.step import StepResult, step
 from autoscaler.core.transition import Transition
@@ -27,6 +27,8 @@ class Plant:
     interval_seconds: float = 10.0
     action_seconds: float = 1.0
     demand: float = 0.0
+    others: tuple[Policy, ...] = ()
+    """Groups beside the one that is looked at."""
 
     def __post_init__(self) -> None:
         self.clock = Clock()
@@ -68,7 +70,7 @@ class Plant:
 
     def observe(self) -> Observation:
         self._end_actions()
-        seen = self.sampler.observe(self.clock.at, metrics_of((self.policy,)))
+        seen = self.sampler.observe(self.clock.at, metrics_of(self.policies), wanted_by(self.policies))
         flights = tuple(flight for _, flight in self.flights)
         self.observation = replace(
             seen,
@@ -84,7 +86,7 @@ class Plant:
 
     def tick(self) -> StepResult:
         observation = self.observe()
-        policies = (self.policy,) if self.managed else ()
+        policies = self.policies if self.managed else self.others
         result = step(policies, observation, self.memory)
         restored = step(policies, observation, parse(canonical(self.memory), Memory))
         assert canonical(restored) == canonical(result), "restoring the memory changed the step"
@@ -105,12 +107,19 @@ class Plant:
                 return result
             self.clock.advance(self.interval_seconds)
 
-    def owned(self) -> set[str]:
+    @property
+    def policies(self) -> tuple[Policy, ...]:
+        """All groups' policies."""
+        return (self.policy, *self.others)
+
+    def owned(self, group: str | None = None) -> set[str]:
         """Every owned instance in any state and every one in flight, as the last observation had them."""
         assert self.observation is not None
-        listed = owned_domains(self.observation, CONTROLLER, self.policy.group)
+        group = group or self.policy.group
+        listed = owned_domains(self.observation, CONTROLLER, group)
         ids = {domain.ownership.instance for domain in listed if domain.ownership is not None}
-        return ids | {flight.intent.action.instance for flight in self.observation.in_flight}
+        flights = [flight.intent.action for flight in self.observation.in_flight]
+        return ids | {action.instance for action in flights if action.group == group}
 
     def _end_actions(self) -> None:
         due = [flight for at, flight in self.flights if at <= self.clock.at]

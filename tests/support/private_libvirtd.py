@@ -91,7 +91,11 @@ class PrivateLibvirtd:
 
     def command(self, *argv: str) -> subprocess.CompletedProcess[str]:
         """Run a command inside the namespaces."""
-        return subprocess.run(self._inside(*argv), capture_output=True, text=True, check=True)
+        return subprocess.run([*self.inside(), *argv], capture_output=True, text=True, check=True)
+
+    def seen_inside(self, path: Path) -> Path:
+        """Where a path in its mount namespace is to be found from outside."""
+        return Path(f"/proc/{self._keeper.pid}/root") / str(path).lstrip("/")
 
     def in_its_network(self) -> list[str]:
         """What to put before a command so that it reaches the guests behind this libvirtd's NAT networks."""
@@ -128,13 +132,14 @@ class PrivateLibvirtd:
         assert ready == "ready\n", "the namespaces of a private libvirtd could not be made; this needs root"
         return keeper
 
-    def _inside(self, *argv: str) -> list[str]:
-        return ["nsenter", "--target", str(self._keeper.pid), "--mount", "--net", *argv]
+    def inside(self, *namespaces: str) -> list[str | Path]:
+        """Give the words before a command that runs it inside the namespaces, or only some of them."""
+        return ["nsenter", "--target", str(self._keeper.pid), *(namespaces or ("--mount", "--net"))]
 
     def _spawn(self, program: str) -> subprocess.Popen[bytes]:
         with (self.root / f"{program}.log").open("ab") as log:
             return subprocess.Popen(
-                self._inside(program), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                [*self.inside(), program], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
 
     def _end(self, how: signal.Signals) -> None:

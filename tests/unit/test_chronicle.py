@@ -6,6 +6,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from autoscaler.chronicle import Chronicle
+from autoscaler.core.decision import Reason, ReasonCode, decisive
 from autoscaler.core.memory import Memory
 from autoscaler.core.observation import Change, ExternalSample, Observation, Request, Unknown
 from autoscaler.core.snapshot import HostStatus, ReloadStatus
@@ -39,6 +40,14 @@ def test_requests_reloads_and_scalings_are_events(journal: Journal) -> None:
     assert (good.kind, good.detail) == ("reload", {"by": "bob", "policies": 2})
     assert (bad.kind, len(str(bad.detail["error"]))) == ("reload_refused", 1000)
     assert scaled.detail == {"before": 2, "admitted": 4, "recommended": 5, "reasons": "scale_out_limited_by_max"}
+
+
+def test_that_nothing_is_acted_upon_is_no_reason_for_a_size() -> None:
+    shadow, limit = Reason(ReasonCode.SHADOW), Reason(ReasonCode.SCALE_OUT_LIMITED_BY_MAX)
+    (wish,) = SCALING_OUT.recommendations
+    assert decisive(replace(SCALING_OUT, reasons=(limit, shadow))) == (limit,)
+    assert decisive(replace(SCALING_OUT, reasons=(shadow,))) == (wish.reason,)
+    assert decisive(replace(SCALING_OUT, reasons=(shadow,), recommendations=())) == (shadow,)
 
 
 def test_a_host_is_an_event_when_it_goes_and_when_it_comes(journal: Journal) -> None:

@@ -21,19 +21,21 @@ from rich.console import Console
 from structlog.testing import capture_logs
 
 from autoscaler.cli import arguments, main
+from autoscaler.cli.hosts import show_hosts
 from autoscaler.cli.show_decision import show_decision
 from autoscaler.cli.show_events import show_event
 from autoscaler.cli.show_history import show_history
 from autoscaler.cli.show_status import show_status
 from autoscaler.codec import decode
 from autoscaler.control.server import ControlServer
+from autoscaler.core.capacity import Account, Key, Ledger, Resource
 from autoscaler.core.decision import Decision, Input, Reason, ReasonCode, Recommendation
 from autoscaler.core.errors import ControlError
 from autoscaler.core.metrics import Unit
 from autoscaler.core.observation import Change, Request
-from autoscaler.core.snapshot import ReloadStatus, Snapshot
+from autoscaler.core.snapshot import HostRoom, ReloadStatus, Snapshot
 from autoscaler.store import Event, History
-from tests.samples import DB, EVENTS, HISTORY, LOAD, NOW, SCALING_OUT, SNAPSHOT, STEADY
+from tests.samples import DB, EVENTS, HISTORY, LOAD, NOW, ROOM, SCALING_OUT, SNAPSHOT, STEADY
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 COMMAND = [sys.executable, "-c", "from autoscaler.cli import main; main()"]
@@ -82,6 +84,10 @@ class Desk:
     def explain(self, group: str, at: float | None) -> Decision:
         self.asked_at = at
         return SCALING_OUT
+
+    def accept_ledger(self, by: str) -> None:
+        if self.reloaded is None or not self.reloaded.ok:
+            raise ControlError("the ledger was not lost")
 
     def events(self, group: str | None, since: float | None, after: int) -> tuple[Event, ...]:
         self.asked_events = (group, since, after)
@@ -236,6 +242,60 @@ def test_explain_reads_as_in_the_golden_file(name: str, decision: Decision) -> N
     golden(f"cli_explain_{name}.txt", shown(show_decision, decision))
 
 
+def show_rooms(console: Console, rooms: tuple[HostRoom, ...], _now: float) -> None:
+    show_hosts(console, rooms)
+
+
+BARE = replace(
+    ROOM,
+    ledger=Ledger("far", (Account(Key(Resource.VCPUS), 8, 0, 9, None),), {"memory": "it hangs"}, 0.3, 0.2),
+    groups=ROOM.groups[:1],
+    top=(),
+)
+
+
+@pytest.mark.parametrize(("name", "rooms"), [("hosts", (ROOM, BARE)), ("hosts_before_first_tick", ())])
+def test_hosts_read_as_in_the_golden_file(name: str, rooms: tuple[HostRoom, ...]) -> None:
+    text = shown(show_rooms, rooms)
+    golden(f"cli_{name}.txt", text)
+    assert max(map(len, text.splitlines())) <= 80
+
+
+@pytest.mark.usefixtures("daemon")
+@pytest.mark.parametrize(
+    ("command", "code", "sentence"),
+    [
+        ("web --to 5", 0, "fits: host local carries 4 of web and could carry 5; then pool default runs out"),
+        ("web --to 6", 1, "does not fit: host local carries 4 of web and could carry 5; then pool default runs out"),
+        ("db --to 1", 0, "fits: host local carries 1 of db and could carry 3; then memory runs out"),
+        (
+            "shop --to 1",
+            1,
+            "error: no host that could be read has clones of group shop; groups that are known: db, web",
+        ),
+    ],
+)
+def test_capacity_answers_before_it_is_needed(run: Run, command: str, code: int, sentence: str) -> None:
+    result = run("capacity", *command.split())
+    assert result.exit_code == code
+    assert sentence in result.output
+    assert "size.max is 4" in result.output or "web" not in command.split(maxsplit=1)[0]
+
+
+@pytest.mark.usefixtures("daemon")
+def test_room_as_json(run: Run) -> None:
+    (host,) = json.loads(run("hosts", "--json").output)
+    assert (host["host"], host["unread"], host["top"][0]["name"]) == ("local", {}, "ffmpeg")
+    assert {"group": "web", "live": 4, "max": 4, "fits_more": 1, "runs_out": "pool_space default"} in host["groups"]
+    (pool,) = (
+        account for account in host["accounts"] if account["key"]["name"] == "default" and account["total"] > 999
+    )
+    assert pool["free"] == 10752 * 2**20
+    answer = json.loads(run("capacity", "web", "--to", "9", "--json").output)
+    assert (answer["fits"], answer["most"]) == (False, 5)
+    assert run("hosts").output.startswith("host local\n")
+
+
 def show_events(console: Console, events: tuple[Event, ...], now: float) -> None:
     for event in events:
         show_event(console, event)
@@ -382,6 +442,8 @@ def test_a_refusal_is_one_message_and_exit_1(run: Run, desk: Desk) -> None:
     "command",
     [
         "status",
+        "hosts",
+        "capacity web --to 2",
         "explain web",
         "scale web 1",
         "pause web",
@@ -414,6 +476,8 @@ def test_without_a_daemon_it_is_exit_3(run: Run, command: str) -> None:
         ("events --since 1hour", "'1hour' is no duration above 0; write for example 90s"),
         ("history", "Missing argument 'GROUP'"),
         ("validate", "Missing argument 'PATH...'"),
+        ("capacity web", "Missing option '--to'"),
+        ("capacity web --to 0", "0 is not in the range"),
         ("validate /no/such", "Path '/no/such' does not exist"),
     ],
 )

@@ -7,6 +7,7 @@ import pytest
 from autoscaler import config
 from autoscaler.config import Config, Host, Listen, Log, PrometheusServer, Webhook
 from autoscaler.core.errors import PolicyError
+from autoscaler.core.observation import HostLimits, Reserve
 
 
 @pytest.fixture(autouse=True)
@@ -57,6 +58,39 @@ prometheus: {url: "https://prometheus/base", timeout: 2s, ca_file: ca.pem, token
         ),
         prometheus=PrometheusServer("https://prometheus/base", 2.0, tmp_path / "ca.pem", Path("/run/token")),
     )
+
+
+def test_a_host_may_be_granted_in_part(tmp_path: Path) -> None:
+    text = """\
+hosts:
+  local:
+    uri: "qemu:///system"
+    reserve: {memory: 10%, pool_space: 20GiB, addresses: 5}
+    overcommit: {vcpus: 4, pool_space: 1.5}
+    pressure: {memory: 30%}
+    preemption: 2m
+"""
+    limits = HostLimits(Reserve(share=0.1), Reserve(amount=20 * 1024**3), 5, 4.0, 1.5, 0.3, 120.0)
+    assert config.load(written(tmp_path, text)).hosts == {"local": Host("qemu:///system", limits)}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("reserve: {memory: 100%}", "100% would leave nothing; allowed: 0% to below 100%"),
+        ("reserve: {memory: 10}", "must be a share such as 10%, or a size such as 2GiB, not the number 10"),
+        ("reserve: {addresses: -1}", "-1 is out of bounds; allowed: 0 to 16777216"),
+        ("overcommit: {vcpus: lots}", "must be a number such as 4 or 1.5, not 'lots'"),
+        ("overcommit: {pool_space: 0.5}", "0.5 is out of bounds; allowed: 1 to 100"),
+        ("pressure: {memory: 0%}", "0% is out of bounds; allowed: 1% to 100%"),
+    ],
+)
+def test_wrong_grants_are_refused_where_they_stand(tmp_path: Path, given: str, message: str) -> None:
+    path = written(tmp_path, f"hosts:\n  local:\n    uri: qemu:///system\n    {given}\n")
+    with pytest.raises(PolicyError) as caught:
+        config.load(path)
+    (problem,) = caught.value.problems
+    assert (problem.line, message in problem.message) == (4, True), problem
 
 
 def test_an_empty_file_means_the_defaults(tmp_path: Path) -> None:

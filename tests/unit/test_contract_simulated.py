@@ -27,6 +27,9 @@ class TestSimulatedWorld(WorldContract):
     def volumes(self, bench: Bench) -> set[str]:
         return {name for pool, name in self.host.volumes - self.host.images}
 
+    def lose(self, bench: Bench, instance: str) -> None:
+        self.host.forget(instance)
+
     def switch_off(self, bench: Bench, instance: str) -> None:
         self.host.set_state(instance, DomainState.SHUTOFF)
 

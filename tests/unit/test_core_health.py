@@ -1,10 +1,14 @@
-"""The gates of an instance that was not asked everything yet, by a table."""
+"""The gates of an instance that was not asked everything yet, and what status tells of its probe."""
 
 import pytest
 
 from autoscaler.core.health import passes
 from autoscaler.core.observation import Domain, DomainState, Probe
-from autoscaler.core.policy import Ready
+from autoscaler.core.policy import Image, Policy, Ready, Size
+from autoscaler.core.status import Finished, group_statuses
+from autoscaler.core.step import step
+from autoscaler.core.transition import InstanceState
+from tests.support.plant import Plant
 
 TCP = Ready(agent=False, tcp_port=80)
 ADDRESS = Ready(agent=False, address=True)
@@ -31,3 +35,20 @@ def test_what_was_not_asked_has_not_failed(
 ) -> None:
     domain = Domain("local", "u", "web-1", DomainState.RUNNING, None, answers=answers, addresses=addresses)
     assert passes(ready, domain, probe) is passed
+
+
+def test_status_tells_the_address_and_what_a_probe_found_wrong() -> None:
+    policy = Policy("web", Image("default", "golden.qcow2"), Size(1, 1), ready=Ready(tcp_port=80))
+    plant = Plant(policy, interval_seconds=2.0)
+    plant.host.watch_addresses(frozenset({"web"}))
+    plant.run(20.0)
+    (instance,) = plant.owned()
+    plant.probes[instance] = Probe(passed=False, at=plant.clock.at, failures=1, detail="port 80: Connection refused")
+    observation = plant.observe()
+    result = step((policy,), observation, plant.memory)
+    (group,) = group_statuses(Finished((policy,), observation, result, ()))
+    (status,) = group.instances
+    assert status.state is InstanceState.BOOTING
+    assert status.address is not None
+    assert status.address.startswith("198.18.")
+    assert status.complaint == "port 80: Connection refused"

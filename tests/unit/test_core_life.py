@@ -453,6 +453,24 @@ def test_what_is_asked_to_shut_down_is_not_taken_back() -> None:
     assert len(plant.owned()) == 3
 
 
+def test_one_that_is_undefined_while_its_hooks_run_counts_until_they_end() -> None:
+    plant = plant_of(3, replace(POLICY, drain=DrainPolicy(hooks=(HOOK,))))
+    plant.action_seconds = 9.0
+    newest = by_age(plant)[-1]
+    shrink(plant, 2)
+    tick(plant)
+    plant.host.forget(newest)
+    shrink(plant, 3)
+    tick(plant)
+    assert states(plant)[newest] is S.STOPPING
+    plant.run(30.0)
+    assert path(plant, newest)[1:] == [
+        (S.DRAINING, S.STOPPING, R.UNDEFINED_BY_SOMEBODY),
+        (S.STOPPING, S.REMOVED, R.UNDEFINED_BY_SOMEBODY),
+    ]
+    assert len(plant.owned()) == 3
+
+
 # Protection, detaching and lifetimes
 
 

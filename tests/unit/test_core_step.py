@@ -288,7 +288,7 @@ def test_starved_guests_are_not_taken_for_idle_ones() -> None:
     plant.demand, plant.host.steal = 0.0, 0.5
     result = plant.run(120.0)
     assert len(plant.owned()) == 3
-    assert codes(result) == [ReasonCode.RAISED_TO_MIN, ReasonCode.HELD_BY_STARVED_GUESTS]
+    assert codes(result) == [ReasonCode.RAISED_TO_MIN, ReasonCode.HELD_BY_STARVED_GUESTS, ReasonCode.STARVED]
     plant.host.steal = 0.0
     plant.run(60.0)
     assert len(plant.owned()) == 1

@@ -84,11 +84,11 @@ def test_the_window_averages_demand_not_load() -> None:
         LoadSample(30.0, 0.3, 0.9, 0.9, 3, 0, 0),
     ]
     reading = Reading(STRATEGY, samples, 30.0, 10.0)
-    demand = reading.demand()
+    demand = reading.demand
     assert demand is not None
     assert (demand.low, demand.high) == pytest.approx((0.9, 0.9))
     # What one instance carried then is a third of that by the three that are there now.
-    figures = reading.figures()
+    figures = reading.figures
     assert figures is not None
     assert (figures.value, figures.least, figures.most) == pytest.approx((0.3, 0.3, 0.3))
 
@@ -97,8 +97,8 @@ def test_the_window_averages_demand_not_load() -> None:
 def test_how_a_window_becomes_one_value(take: str, value: float) -> None:
     samples = [sample(10, 0.4, 0.4), sample(20, 0.9, 0.9), sample(30, 0.2, 0.2)]
     reading = Reading(replace(STRATEGY, take=take), samples, 30.0, 10.0)
-    assert reading.value() == pytest.approx(value)
-    demand = reading.demand()
+    assert reading.value == pytest.approx(value)
+    demand = reading.demand
     assert demand is not None
     assert demand.low == pytest.approx(value)
 

@@ -6,11 +6,12 @@ import pytest
 from prometheus_client import generate_latest
 from prometheus_client.exposition import choose_encoder
 
+from autoscaler.core.decision import Reason, ReasonCode
 from autoscaler.core.observation import HostSample
 from autoscaler.core.snapshot import Snapshot
 from autoscaler.exporter.collector import make_registry
 from autoscaler.exporter.families import FAMILIES
-from tests.samples import NOW, SNAPSHOT, WEB
+from tests.samples import DB, NOW, SNAPSHOT, WEB
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "metrics.md"
 
@@ -36,6 +37,7 @@ def test_promtool_finds_nothing_to_say() -> None:
         ('autoscaler_group_size_recommended{group="web"}', 5),
         ('autoscaler_group_size_desired{group="web"}', 4),
         ('autoscaler_group_size_admitted{group="web"}', 4),
+        ('autoscaler_admission_refused{group="db",resource="addresses"}', 0),
         ('autoscaler_group_managed{group="old"}', 0),
         ('autoscaler_group_paused{group="db"}', 1),
         ('autoscaler_group_instances{group="web",state="ready"}', 2),
@@ -66,6 +68,15 @@ def test_promtool_finds_nothing_to_say() -> None:
 )
 def test_a_snapshot_is_told(name: str, value: float) -> None:
     assert series(SNAPSHOT)[name] == pytest.approx(value)
+
+
+def test_a_refusal_is_told_by_its_resource() -> None:
+    assert DB.decision is not None
+    refusal = Reason(ReasonCode.REFUSED_FOR_POOL_SPACE, {"refused": 3, "host": "local", "name": "default"})
+    refused = replace(DB, decision=replace(DB.decision, reasons=(refusal,)))
+    told = series(replace(SNAPSHOT, groups=(refused,)))
+    assert told['autoscaler_admission_refused{group="db",resource="pool_space"}'] == 3
+    assert told['autoscaler_admission_refused{group="db",resource="memory"}'] == 0
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,16 @@ def xml_of(network: str, domain_type: str, vcpus: int) -> str:
     return domain_xml(clone, domain_uuid(CONTROLLER, "web-1"), OWNERSHIP, platform, FILES) + "\n"
 
 
+def test_huge_pages_are_taken_where_the_policy_says_so() -> None:
+    machine = Machine(memory_bytes=192 * MIB, hugepages=True)
+    clone = Clone("web", "local", "web-1", Image("default", "golden.qcow2"), machine)
+    platform = Platform("qemu", "x86_64", "pc", "/usr/bin/qemu-system-x86_64")
+    text = domain_xml(clone, domain_uuid(CONTROLLER, "web-1"), OWNERSHIP, platform, FILES)
+    assert "<memoryBacking>" in text
+    assert "<hugepages />" in text
+    assert "hugepages" not in xml_of("default", "qemu", 1)
+
+
 @pytest.mark.parametrize(
     ("name", "arguments"),
     [("domain-tcg-network.xml", ("default", "qemu", 1)), ("domain-kvm-user.xml", ("user", "kvm", 2))],

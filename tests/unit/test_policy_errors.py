@@ -304,6 +304,10 @@ POLICIES: dict[str, str] = {
 CONFIGS: dict[str, str] = {
     "not a mapping": "[hosts]\n",
     "unknown key": but("policies_dir", "policy_dir", GOOD_CONFIG),
+    "webhook to no URL": GOOD_CONFIG + "webhooks: [{url: 7}]\n",
+    "webhook to a file": GOOD_CONFIG + "webhooks: [{url: 'file:///etc/passwd'}]\n",
+    "webhook with a password": GOOD_CONFIG + "webhooks: [{url: 'https://bob:hunter2@chat/'}]\n",
+    "webhook of an unknown event": GOOD_CONFIG + "webhooks: [{url: 'https://chat/', events: [became_redy]}]\n",
     "no hosts": but('\n  local: {uri: "qemu:///system"}', " {}", GOOD_CONFIG),
     "hosts is a list": but('\n  local: {uri: "qemu:///system"}', " [local]", GOOD_CONFIG),
     "host without uri": but('uri: "qemu:///system"', "", GOOD_CONFIG),

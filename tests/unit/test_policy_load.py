@@ -36,6 +36,7 @@ from autoscaler.core.policy import (
     Schedule,
     Select,
     Size,
+    Starved,
     Step,
     StepScaling,
     TargetTracking,
@@ -86,7 +87,7 @@ group: db-2
 hosts: [rack7]
 mode: shadow
 image: {pool: "1", volume: a b.qcow2}
-machine: {vcpus: 3, memory: 1GB, network: user, accelerator: tcg}
+machine: {vcpus: 3, memory: 1GB, network: user, accelerator: tcg, hugepages: true}
 size: {min: 2, max: 9}
 scaling:
   - {type: target_tracking, metric: guest.cpu, target: 62.5%, across: max, over: 90s}
@@ -98,13 +99,15 @@ behavior:
 warm_up: 0
 ready: {agent: false, timeout: 1h}
 drain: {deadline: 2m}
+priority: 80
+starved: alarm
 """
     assert parse(text) == Policy(
         group="db-2",
         hosts=("rack7",),
         mode=Mode.SHADOW,
         image=Image("1", "a b.qcow2"),
-        machine=Machine(3, 10**9, "user", Accelerator.TCG),
+        machine=Machine(3, 10**9, "user", Accelerator.TCG, hugepages=True),
         size=Size(2, 9),
         scaling=(
             TargetTracking("guest.cpu", 0.625, across="max", over_seconds=90.0),
@@ -114,6 +117,8 @@ drain: {deadline: 2m}
         warm_up_seconds=0.0,
         ready=Ready(agent=False, timeout_seconds=3600.0),
         drain=Drain(120.0),
+        priority=80,
+        starved=Starved.ALARM,
     )
 
 
@@ -548,6 +553,10 @@ def _leaves(data: object, path: str = "") -> list[str]:
     return [path]
 
 
+_TOLD_APART = ("scaling", "rate")
+"""Lists whose entries have a table of their own."""
+
+
 def _of_optional(part: dict[str, Any], whole: dict[str, object], path: str) -> dict[str, str]:
     """Give the leaves of what is switched off by being left out."""
     sections = [choice for choice in part.get("anyOf", ()) if "$ref" in choice]
@@ -569,7 +578,9 @@ def _defaults(part: dict[str, object], whole: dict[str, object], path: str = "")
     if not isinstance(properties, dict):
         default = part.get("default")
         if isinstance(default, list):
-            return {path: f"`[{', '.join(default)}]`"}
+            listed = isinstance(items, dict) and "$ref" in items and not path.endswith(_TOLD_APART)
+            below = _defaults(items, whole, f"{path}[]") if listed and isinstance(items, dict) else {}
+            return {path: f"`[{', '.join(default)}]`", **below}
         if default is None and "default" in part:
             return _of_optional(part, whole, path)
         text = str(default).lower() if isinstance(default, bool | None) else str(default)
@@ -608,14 +619,21 @@ def test_the_reference_tells_every_metric() -> None:
 
 
 def test_the_reference_tells_every_key_of_the_configuration() -> None:
-    keys = {key.replace("hosts.NAME.uri", "hosts") for key in _documented("## The configuration")}
-    known = set()
-    for name, field in config.ConfigFile.model_fields.items():
+    assert set(_documented("## The configuration")) == _keys(config.ConfigFile)
+
+
+def _keys(section: type[BaseModel], path: str = "") -> set[str]:
+    """Name every leaf of a section; a mapping by names has NAME in its path, a list []."""
+    known: set[str] = set()
+    for name, field in section.model_fields.items():
+        inner, below = field.annotation, f"{path}{name}"
+        if get_origin(inner) is dict:
+            inner, below = get_args(inner)[1], f"{below}.NAME"
         # A section that may be left out is one of two types.
-        types = (field.annotation, *get_args(field.annotation))
+        types = (inner, *get_args(inner))
         sections = [each for each in types if isinstance(each, type) and issubclass(each, BaseModel)]
-        inner = sections[0].model_fields if sections and get_origin(field.annotation) is not dict else None
-        known |= {f"{name}.{below}" for below in inner} if inner else {name}
-        for listed in get_args(field.annotation) if get_origin(field.annotation) is list else ():
-            known |= {f"{name}[].{below}" for below in listed.model_fields}
-    assert keys == known
+        if get_origin(inner) is list:
+            known.add(below)
+            below = f"{below}[]"
+        known |= {key for each in sections for key in _keys(each, f"{below}.")} or {below.removesuffix("[]")}
+    return known

@@ -13,7 +13,7 @@ from autoscaler.core.strategies import View
 def recommend(strategy: StepScaling, view: View) -> Recommendation:
     """Wish for a count; abstains where nothing is to be added and no step could remove."""
     name = f"step {strategy.source}"
-    figures = view.reading.figures()
+    figures = view.reading.figures
     if figures is None:
         return Recommendation(name, None, because(ReasonCode.NO_SIGNAL, metric=strategy.metric))
     about: dict[str, Parameter] = {

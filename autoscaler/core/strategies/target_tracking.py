@@ -9,7 +9,7 @@ from math import ceil
 
 from autoscaler.core.decision import ReasonCode, Recommendation, because
 from autoscaler.core.policy import Behavior, TargetTracking
-from autoscaler.core.reading import Demand, full_load
+from autoscaler.core.reading import Demand
 from autoscaler.core.strategies import View
 
 _ROUNDING_DIGITS = 9
@@ -19,7 +19,7 @@ _ROUNDING_DIGITS = 9
 def recommend(strategy: TargetTracking, view: View) -> Recommendation:
     """Wish for a count."""
     name = f"target_tracking {strategy.source}"
-    demand, load = view.reading.demand(full_load(strategy)), view.reading.value()
+    demand, load = view.reading.demand, view.reading.value
     if demand is None or load is None:
         return Recommendation(name, None, because(ReasonCode.NO_SIGNAL, metric=strategy.metric))
     count, code = count_for(demand, view.current, strategy.target, view.behavior)

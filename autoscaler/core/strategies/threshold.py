@@ -42,7 +42,7 @@ def _stayed(view: View, strategy: ThresholdScaling, breaches: Callable[[LoadSamp
     if strategy.samples is not None and strategy.breaches is not None:
         since = float("-inf") if view.changed_at is None else view.changed_at
         last = [sample for sample in reading.samples[-strategy.samples :] if sample.at > since]
-        if whole and not (reading.is_full() and len(last) == strategy.samples):
+        if whole and not (reading.is_full and len(last) == strategy.samples):
             return False
         return _fresh(last, view) and sum(map(breaches, last)) >= strategy.breaches
     window = trim(reading.samples, reading.at, strategy.over_seconds)

@@ -1,4 +1,4 @@
-"""What the doctor has to say of one thing."""
+"""What a look at one thing found, and what to do about it: of the doctor, and of the lint of images."""
 
 from dataclasses import dataclass
 from enum import StrEnum

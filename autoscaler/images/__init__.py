@@ -1,0 +1,1 @@
+"""Golden images: what has to be right with one before clones are made of it."""

@@ -115,6 +115,10 @@ POLICIES: dict[str, str] = {
     "a port that is none": but("{agent: true, timeout: 5m}", "{tcp: 70000, timeout: 5m}"),
     "a path without a slash": but("{agent: true, timeout: 5m}", "{http: {path: healthz}}"),
     "a status that is none": but("{agent: true, timeout: 5m}", "{http: {status: 99}}"),
+    "a number that is none": but("metric: guest.cpu, target: 60%", "metric: host.load, target: much"),
+    "a figure of a balancer that is not there": but(
+        "metric: guest.cpu, target: 60%", "metric: haproxy.queue, target: 5"
+    ),
     "traffic of an unknown type": GOOD + "traffic: {type: haprox}\n",
     "traffic without what its type needs": GOOD + "traffic: {type: haproxy, backend: web}\n",
     "traffic with what its type does not take": GOOD + "traffic: {type: webhook, url: 'http://x', path: /x}\n",
@@ -429,7 +433,7 @@ def _templates(source: str) -> Iterator[tuple[int, str]]:
                     yield node.lineno, "".join(fixed)
 
 
-@pytest.mark.parametrize("module", ["values", "model", "scaling", "calendar", "fields"])
+@pytest.mark.parametrize("module", ["values", "model", "scaling", "calendar", "fields", "traffic"])
 def test_the_golden_file_has_every_error_of_the_policy(module: str) -> None:
     golden = GOLDEN.read_text()
     source = (Path(__file__).parent.parent.parent / "autoscaler" / "policy" / f"{module}.py").read_text()

@@ -19,7 +19,7 @@ from autoscaler.control.server import ControlServer
 from autoscaler.core.decision import Decision
 from autoscaler.core.errors import AutoscalerError, ControlError, StoreError
 from autoscaler.core.memory import Memory
-from autoscaler.core.observation import Change, HostInventory, Observation, Request
+from autoscaler.core.observation import Change, HostInventory, Request
 from autoscaler.core.policy import Policy, addressed_groups, metrics_of, pools_of, queries_of, wanted_by
 from autoscaler.core.ports import Hypervisor
 from autoscaler.core.snapshot import GroupStatus, ReloadStatus, Snapshot, TickStatus, Totals
@@ -31,10 +31,12 @@ from autoscaler.core.status import (
     image_launches,
     refuse_change,
     room_statuses,
+    wanted_traffic,
 )
 from autoscaler.core.step import step
 from autoscaler.executor import Executor
 from autoscaler.exporter.collector import make_registry
+from autoscaler.external.balancers import Balancers, refuse_lacking_slots
 from autoscaler.external.probes import Prober, targets
 from autoscaler.external.prometheus import Prometheus, Queries, Query
 from autoscaler.external.webhooks import Receiver, Webhooks, of_transition
@@ -106,6 +108,7 @@ class Daemon:
         loads = {name: HostLoad(name).sample for name, host in config.hosts.items() if is_local(host.uri)}
         self._queries = Queries(_prometheus(config))
         self._prober = Prober(now=time.time, on_change=self._ticker.wake)
+        self._balancers = Balancers(now=time.time, on_change=self._ticker.wake)
         self._webhooks = Webhooks(_receivers(config))
         sampler = Sampler(
             self._hypervisors,
@@ -114,6 +117,7 @@ class Daemon:
             config.workers,
             external=self._queries.newest,
             probes=self._prober.results,
+            traffic=self._balancers.views,
         )
         self._world = World(sampler, journal, self._executor, config.leftover_grace_seconds)
 
@@ -148,6 +152,7 @@ class Daemon:
             web.stop()
             self._queries.close()
             self._prober.close()
+            self._balancers.close()
             if not self._executor.stop(_ACTIONS_DEADLINE_SECONDS):
                 log.warning("actions still under way are left for the next start")
             if self._tick_lock.acquire(timeout=_TICK_DEADLINE_SECONDS):
@@ -262,6 +267,7 @@ class Daemon:
     def _read_policies(self, by: str) -> ReloadStatus:
         try:
             policies = load_directory(self._config.policies_dir, frozenset(self._config.hosts))
+            refuse_lacking_slots(policies)
         except AutoscalerError as error:
             log.error("reload refused, the old policies run on", by=by, error=str(error))  # noqa: TRY400 - an operator's error, not a bug
             return ReloadStatus(ok=False, at=time.time(), error=str(error))
@@ -324,8 +330,8 @@ class Daemon:
         except StoreError as error:
             self._count_failure("tick committed, but the journal cannot be kept in order", error)
         self._webhooks.send([of_transition(transition) for transition in result.transitions])
-        self._ask_instances(policies, observation)
         finished = Finished(policies, observation, result, intents)
+        self._tell_others(finished)
         self._log_changes(finished)
         self._publish(finished, TickStatus(self._number, at, time.monotonic() - began, lateness_seconds))
         return True
@@ -337,13 +343,18 @@ class Daemon:
             hypervisor.watch_addresses(addressed_groups(policies))
         interval = self._config.interval_seconds
         self._queries.watch(Query(key, promql, interval) for key, promql in queries_of(policies).items())
+        self._balancers.watch({policy.group: policy.traffic for policy in policies if policy.traffic is not None})
 
-    def _ask_instances(self, policies: tuple[Policy, ...], observation: Observation) -> None:
-        """Say whom to ask before the next tick."""
-        for host, inventory in observation.inventory.items():
+    def _tell_others(self, finished: Finished) -> None:
+        """Say whom to ask, and whom to serve, before the next tick."""
+        for host, inventory in finished.observation.inventory.items():
             # A host that could not be listed keeps the instances it had.
             if isinstance(inventory, HostInventory):
-                self._prober.watch(host, targets(policies, inventory.domains, self._journal.controller))
+                watched = targets(finished.policies, inventory.domains, self._journal.controller)
+                self._prober.watch(host, watched)
+        served = wanted_traffic(finished)
+        self._balancers.want(wanted for wanted in served.values() if wanted is not None)
+        self._balancers.forget(group for group, wanted in served.items() if wanted is None)
 
     def _count_failure(self, what: str, error: StoreError) -> None:
         log.error(what, error=str(error))

@@ -73,6 +73,12 @@ yields_to_group             group, priority, host, resource, drained
 takes_room_from             group, priority, host, resource
 starved                     steal, wanted, culprits
 acts_though_starved         steal, wanted, culprits
+balancer_unknown            why
+balancer_lacks_slots        slots, max
+unserved_without_address    instance
+kept_in_service             instance, min
+waits_for_sessions          instance, sessions (a number, or unknown), until
+sessions_cut                instance, sessions (a number, or unknown)
 =========================== ==========================================
 """
 
@@ -205,6 +211,15 @@ SENTENCES: Mapping[ReasonCode, str] = {
     ReasonCode.ACTS_THOUGH_STARVED: (
         "scaled to {wanted} although starved: the host withholds {steal} of the guests' time; its greediest: {culprits}"
     ),
+    ReasonCode.BALANCER_UNKNOWN: "the load balancer cannot be told whom to serve: {why}",
+    ReasonCode.BALANCER_LACKS_SLOTS: (
+        "the load balancer has {slots} slots for a group of up to {max}: give its server-template as many, or lower"
+        " size.max"
+    ),
+    ReasonCode.UNSERVED_WITHOUT_ADDRESS: "{instance} is ready and not served: none of its addresses is known",
+    ReasonCode.KEPT_IN_SERVICE: "{instance} is to leave, and stays in service until {min} others are",
+    ReasonCode.WAITS_FOR_SESSIONS: "{instance} is sent nothing new; sessions to end until {until}: {sessions}",
+    ReasonCode.SESSIONS_CUT: "{instance} leaves although not all its sessions have ended: {sessions}",
 }
 
 

@@ -15,6 +15,7 @@ from autoscaler.core.observation import (
     HostSample,
     Observation,
     Probe,
+    TrafficView,
     Unknown,
 )
 from autoscaler.core.policy import Wanted
@@ -26,8 +27,8 @@ log = structlog.get_logger(__name__)
 class Sampler:
     """Reads all hosts: hypervisors by host name, and the load of those hosts whose kernel can be read.
 
-    `external` gives, at once, the newest figures that were asked for over the network.
-    `probes` gives what is known of instances that are asked over the network, at once.
+    `external` gives the newest figures that were asked for over the network, `probes` what is known of instances that
+    are asked over it, `traffic` what load balancers had when they were last looked at: all at once.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class Sampler:
         workers: int = 4,
         external: Callable[[], Mapping[str, ExternalSample | Unknown]] = dict,
         probes: Callable[[], Mapping[str, Probe]] = dict,
+        traffic: Callable[[], Mapping[str, TrafficView | Unknown]] = dict,
     ) -> None:
         self._hypervisors = hypervisors
         self._host_loads = host_loads
@@ -45,6 +47,7 @@ class Sampler:
         self._workers = workers
         self._external = external
         self._probes = probes
+        self._traffic = traffic
         self._complaints: dict[str, str] = {}
 
     def observe(self, at: float, metrics: frozenset[str], wanted: Wanted | None = None) -> Observation:
@@ -73,6 +76,7 @@ class Sampler:
             workers=self._workers,
             external=self._external(),
             probes=self._probes(),
+            traffic=self._traffic(),
         )
 
     def _counters(self, host: str, hypervisor: Sight, metrics: frozenset[str]) -> Mapping[str, DomainCounters]:

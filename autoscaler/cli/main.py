@@ -21,6 +21,7 @@ from autoscaler.cli.show_decision import show_decision
 from autoscaler.cli.show_events import show_event
 from autoscaler.cli.show_history import show_history
 from autoscaler.cli.show_status import show_status
+from autoscaler.cli.show_traffic import show_traffic
 from autoscaler.codec import decode, encode
 from autoscaler.control.client import request
 from autoscaler.core.decision import Decision
@@ -321,6 +322,29 @@ def history(ctx: click.Context, group: str, since_seconds: float, as_json: bool)
         _print_json(data)
     else:
         show_history(console(), decode(data, History))
+
+
+@main.command()
+@click.argument("group")
+@json_option
+@config_option
+@click.pass_context
+def traffic(ctx: click.Context, group: str, as_json: bool) -> None:
+    """Show whom a group's load balancer serves, with how many sessions.
+
+    Example: autoscaler traffic web
+    """
+    snapshot = decode(ask(ctx, "status"), Snapshot)
+    found = [status for status in snapshot.groups if status.group == group]
+    if not found:
+        raise AutoscalerError(f"no group {group}; groups: {', '.join(s.group for s in snapshot.groups) or 'none'}")
+    status = found[0].traffic
+    if status is None:
+        raise AutoscalerError(f"the policy of group {group} has no traffic section, so nobody is told of its instances")
+    if as_json:
+        _print_json(encode(status))
+    else:
+        show_traffic(console(), group, status, time.time())
 
 
 @main.command()

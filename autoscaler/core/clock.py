@@ -37,6 +37,8 @@ def _shift(group: GroupMemory, seconds: float) -> GroupMemory:
                 ready_at=_earlier(instance.ready_at, seconds),
                 silent_since=_earlier(instance.silent_since, seconds),
                 draining_since=_earlier(instance.draining_since, seconds),
+                unwanted_since=_earlier(instance.unwanted_since, seconds),
+                unserved_since=_earlier(instance.unserved_since, seconds),
                 protected_until=_earlier(instance.protected_until, seconds),
             )
             for name, instance in group.instances.items()

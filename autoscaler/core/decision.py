@@ -79,6 +79,12 @@ class ReasonCode(StrEnum):
     TAKES_ROOM_FROM = "takes_room_from"
     STARVED = "starved"
     ACTS_THOUGH_STARVED = "acts_though_starved"
+    BALANCER_UNKNOWN = "balancer_unknown"
+    BALANCER_LACKS_SLOTS = "balancer_lacks_slots"
+    UNSERVED_WITHOUT_ADDRESS = "unserved_without_address"
+    KEPT_IN_SERVICE = "kept_in_service"
+    WAITS_FOR_SESSIONS = "waits_for_sessions"
+    SESSIONS_CUT = "sessions_cut"
 
 
 @dataclass(frozen=True, slots=True)

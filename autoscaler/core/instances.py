@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from autoscaler.core.action import Clone, Collect, Drain, InFlight, Remove, Start
-from autoscaler.core.health import examine
+from autoscaler.core.health import balancer_of, examine
 from autoscaler.core.memory import GroupMemory, InstanceMemory
 from autoscaler.core.observation import Domain, DomainState, HostInventory, HostSample, Observation, Ownership, Unknown
 from autoscaler.core.policy import Policy
@@ -125,6 +125,7 @@ def remember(
     What is gone is forgotten, but for what ran on a host that the configuration no longer names.
     """
     at, booted = observation.at, boots(observation)
+    balancer = balancer_of(policy, observation.traffic.get(policy.group))
     remembered = {name: known for name, known in group.instances.items() if known.host not in observation.inventory}
     for domain in domains:
         assert domain.ownership is not None
@@ -136,7 +137,7 @@ def remember(
         elif memory is not None or domain.saved:
             memory = _seen_off(memory or InstanceMemory(domain.host, at), domain, boot)
         if memory is not None:
-            remembered[name] = examine(memory, domain, observation.probes.get(name), policy, at)
+            remembered[name] = examine(memory, domain, (observation.probes.get(name), balancer), policy, at)
     return remembered
 
 

@@ -52,7 +52,7 @@ def leave(policy: Policy, admitted: int, instances: Sequence[Instance], memory: 
     reasons = tuple(_why_failed(policy, instance) for instance in gone)
     leaving = [
         *((i, i.detail or "failed", 0.0) for i in gone),
-        *((i, _why_replaced(i).value, _grace(policy, i)) for i in replaced if i.state is InstanceState.UNHEALTHY),
+        *((i, _why_replaced(i).value, _grace(policy, i)) for i in replaced if _may_be_replaced(policy, i, known)),
     ]
     drained = _drain(policy, surplus, [i for i in replaced if i.state is not InstanceState.UNHEALTHY], known, at)
     waited = [i for i in instances if i.state is InstanceState.DRAINING and i not in back and not i.protected]
@@ -80,11 +80,21 @@ def delete(policy: Policy, instances: Sequence[Instance], memory: GroupMemory, a
     )
 
 
+def too_many_sick(policy: Policy, instances: Sequence[Instance]) -> bool:
+    """Whether so many are unhealthy that it is seldom their own fault."""
+    sick = len(_sick(instances))
+    live = sum(instance.live for instance in instances)
+    return sick > max(1.0, policy.health.max_unhealthy_share * (live + sick))
+
+
+def _sick(instances: Sequence[Instance]) -> tuple[Instance, ...]:
+    return tuple(i for i in instances if i.state is InstanceState.UNHEALTHY and i.reachable)
+
+
 def _take_sides(policy: Policy, admitted: int, instances: Sequence[Instance], at: float) -> _Sides:
     live = tuple(i for i in instances if i.live)
-    sick = tuple(i for i in instances if i.state is InstanceState.UNHEALTHY and i.reachable)
-    allowed = max(1.0, policy.health.max_unhealthy_share * (len(live) + len(sick)))
-    if len(sick) > allowed:
+    sick = _sick(instances)
+    if too_many_sick(policy, instances):
         # So many at once are seldom ill by themselves: they count as present, and nothing is cloned in their place.
         stopped = because(ReasonCode.REPLACEMENT_STOPPED, unhealthy=len(sick), owned=len(live) + len(sick))
         return _Sides((*live, *sick), (), (stopped,))
@@ -222,7 +232,8 @@ def _drain(
     marked: dict[str, InstanceMemory] = {}
     chosen = [(i, TransitionReason.SCALE_IN) for i in surplus] + [(i, TransitionReason.MAX_LIFETIME) for i in old]
     for instance, why in chosen:
-        if instance.state is not InstanceState.READY or not (drain.hooks or drain.idle is not None):
+        drains = drain.hooks or drain.idle is not None or policy.traffic is not None
+        if instance.state is not InstanceState.READY or not drains:
             at_once.append((instance, why))
             continue
         memory = known[instance.id]
@@ -236,9 +247,18 @@ def _drain(
 def _has_drained(policy: Policy, memory: InstanceMemory, load: float | None, at: float) -> bool:
     if policy.drain.hooks and not memory.drained:
         return False
+    if policy.traffic is not None and not memory.released:
+        return False
     idle = policy.drain.idle
     waited = memory.draining_since is None or at - memory.draining_since >= policy.drain.wait_seconds
     return idle is None or waited or (load is not None and load < idle)
+
+
+def _may_be_replaced(policy: Policy, instance: Instance, known: Mapping[str, InstanceMemory]) -> bool:
+    """Whether what is unhealthy can go now: what may yet serve somebody is spared its sessions."""
+    if instance.state is not InstanceState.UNHEALTHY:
+        return False
+    return policy.traffic is None or _why_replaced(instance) in _AT_ONCE or known[instance.id].released
 
 
 def _grace(policy: Policy, instance: Instance) -> float:

@@ -85,6 +85,14 @@ class InstanceMemory:
     """Its hooks have ended, however they did."""
     detached: bool = False
     protected_until: float | None = None
+    address: str | None = None
+    """Where it is reached; None while no address is known."""
+    unwanted_since: float | None = None
+    """Since when nothing new is to be sent to it."""
+    unserved_since: float | None = None
+    """Since when the load balancer was seen to send it nothing new."""
+    released: bool = False
+    """What the load balancer had under way there has ended, or has had its time."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,8 @@ class Source(StrEnum):
     """On the group's host."""
     EXTERNAL = "external"
     """By something else, asked over the network."""
+    BALANCER = "balancer"
+    """By the group's load balancer: without an instance that it serves there is nothing to measure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,5 +65,8 @@ METRICS: Mapping[str, Metric] = {
     "host.psi_io": Metric(Unit.SHARE, Source.HOST),
     POOL_FREE: Metric(Unit.BYTES, Source.HOST, falls=True),
     PROMETHEUS: Metric(Unit.NUMBER, Source.EXTERNAL),
+    "haproxy.sessions_per_server": Metric(Unit.NUMBER, Source.BALANCER),
+    "haproxy.queue": Metric(Unit.NUMBER, Source.BALANCER),
+    "haproxy.response_time": Metric(Unit.NUMBER, Source.BALANCER),
 }
 """Every metric by its name in policies."""

@@ -108,7 +108,7 @@ class Signal:
     @property
     def exists_at_zero(self) -> bool:
         """Whether it can be told while the group has no instance."""
-        return self.kind.source is not Source.GUEST and not self.per_instance
+        return self.kind.source in {Source.HOST, Source.EXTERNAL} and not self.per_instance
 
 
 @dataclass(frozen=True, slots=True)
@@ -476,9 +476,11 @@ def pools_of(policies: Iterable[Policy]) -> frozenset[tuple[str, str]]:
 
 
 def addressed_groups(policies: Iterable[Policy]) -> frozenset[str]:
-    """Name the groups whose instances' addresses somebody wants: a gate, a probe, or a drain hook that is told them."""
+    """Name the groups whose instances' addresses somebody wants: a gate, a probe, a drain hook, a load balancer."""
     return frozenset(
-        policy.group for policy in policies if policy.ready.address or policy.ready.probes or policy.drain.hooks
+        policy.group
+        for policy in policies
+        if policy.ready.address or policy.ready.probes or policy.drain.hooks or policy.traffic is not None
     )
 
 

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from autoscaler.core.capacity import Key, Ledger
 from autoscaler.core.decision import Decision
 from autoscaler.core.memory import Override
-from autoscaler.core.observation import Consumer, HostSample
-from autoscaler.core.policy import Mode, Size
+from autoscaler.core.observation import Consumer, HostSample, TrafficView
+from autoscaler.core.policy import Mode, Size, TrafficKind
+from autoscaler.core.traffic import Service
 from autoscaler.core.transition import InstanceState, TransitionReason
 
 
@@ -32,6 +33,17 @@ class InstanceStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class TrafficStatus:
+    """A group's load balancer: what it should have, and what it had."""
+
+    kind: TrafficKind
+    wanted: tuple[Service, ...]
+    view: TrafficView | None
+    """None where it was not looked at yet, or could not be: then `why` says why."""
+    why: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class GroupStatus:
     """One group after a tick; mode, size and decision are None for a group whose policy file vanished."""
 
@@ -48,6 +60,10 @@ class GroupStatus:
     """So many instances are unhealthy that none is replaced."""
     deleting: bool = False
     """An operator has all its instances removed."""
+    traffic: TrafficStatus | None = None
+    """None for a group without a load balancer."""
+    port: int | None = None
+    """Where its instances serve, by its policy."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,11 +8,21 @@ from autoscaler.core.action import Clone, InFlight, Intent, IntentState, Outcome
 from autoscaler.core.capacity import need_of
 from autoscaler.core.decision import Decision, ReasonCode
 from autoscaler.core.errors import ControlError
-from autoscaler.core.instances import Instance, ownerships
-from autoscaler.core.launches import image_name, quantile
+from autoscaler.core.instances import Instance, ownerships, unread_hosts
+from autoscaler.core.launches import image_name, quantile, with_warm_up
 from autoscaler.core.memory import GroupMemory, Memory
-from autoscaler.core.observation import Change, HostCapacity, HostInventory, HostSample, Observation, Probe, Unknown
+from autoscaler.core.observation import (
+    Change,
+    HostCapacity,
+    HostInventory,
+    HostSample,
+    Observation,
+    Probe,
+    TrafficView,
+    Unknown,
+)
 from autoscaler.core.policy import Policy, stand_in
+from autoscaler.core.serving import wanted
 from autoscaler.core.snapshot import (
     GroupRoom,
     GroupStatus,
@@ -24,8 +34,10 @@ from autoscaler.core.snapshot import (
     Portion,
     Snapshot,
     Totals,
+    TrafficStatus,
 )
 from autoscaler.core.step import StepResult, group_instances
+from autoscaler.core.traffic import Wanted
 from autoscaler.core.transition import InstanceState
 
 
@@ -41,17 +53,10 @@ class Finished:
 
 def group_statuses(finished: Finished) -> tuple[GroupStatus, ...]:
     """List every group that has a policy, and every one that has instances without a policy; sorted by name."""
-    observation = _with_begun(finished)
-    memory = finished.result.memory
+    observation, memory = _with_begun(finished), finished.result.memory
     decisions = {decision.group: decision for decision in finished.result.decisions}
     statuses = [
-        _managed(
-            policy,
-            group_instances(policy, observation, memory),
-            memory,
-            decisions[policy.group],
-            observation.probes,
-        )
+        _managed(policy, group_instances(policy, observation, memory), finished, decisions[policy.group])
         for policy in finished.policies
     ]
     for name in {*memory.groups, *(each.group for each in ownerships(observation, memory.controller))} - {*decisions}:
@@ -114,11 +119,6 @@ def _group_room(policy: Policy, capacity: HostCapacity, finished: Finished) -> G
     return GroupRoom(policy.group, live, policy.size.max, tuple(Portion(k, amount) for k, amount in need.items()))
 
 
-def _with_begun(finished: Finished) -> Observation:
-    begun = tuple(InFlight(intent, IntentState.OPEN) for intent in finished.intents)
-    return replace(finished.observation, in_flight=finished.observation.in_flight + begun)
-
-
 def accumulate(totals: Totals, finished: Finished) -> Totals:
     """Add one step's decisions, outcomes and arrivals."""
     groups = dict(totals.groups)
@@ -172,14 +172,52 @@ def _refuse_attaching(status: GroupStatus, listed: InstanceStatus) -> None:
         )
 
 
-def _managed(
-    policy: Policy,
-    instances: Sequence[Instance],
-    memory: Memory,
-    decision: Decision,
-    probes: Mapping[str, Probe],
-) -> GroupStatus:
+def wanted_traffic(finished: Finished) -> dict[str, Wanted | None]:
+    """Say what each group's load balancer should have: None for hands off; one that is to stay as it is, is left out.
+
+    That is so where not all its instances could be listed.
+    """
+    observation, memory = _with_begun(finished), finished.result.memory
+    found = {}
+    for policy in finished.policies:
+        group = memory.groups.get(policy.group, GroupMemory())
+        if policy.traffic is not None and not unread_hosts(observation, policy, group.instances):
+            found[policy.group] = _wanted(policy, group_instances(policy, observation, memory), finished)
+    return found
+
+
+def _wanted(policy: Policy, instances: Sequence[Instance], finished: Finished) -> Wanted | None:
+    memory = finished.result.memory
     group = memory.groups.get(policy.group, GroupMemory())
+    return wanted(with_warm_up(policy, memory.launches), instances, group, finished.observation.at)
+
+
+def _traffic(policy: Policy, instances: Sequence[Instance], finished: Finished) -> TrafficStatus | None:
+    if policy.traffic is None:
+        return None
+    view = finished.observation.traffic.get(policy.group)
+    services = _wanted(policy, instances, finished)
+    return TrafficStatus(
+        policy.traffic.kind,
+        () if services is None else services.services,
+        view if isinstance(view, TrafficView) else None,
+        view.why if isinstance(view, Unknown) else None,
+    )
+
+
+def _port(policy: Policy) -> int | None:
+    if policy.traffic is not None:
+        return policy.traffic.port
+    return policy.ready.http.port if policy.ready.http is not None else policy.ready.tcp_port
+
+
+def _with_begun(finished: Finished) -> Observation:
+    begun = tuple(InFlight(intent, IntentState.OPEN) for intent in finished.intents)
+    return replace(finished.observation, in_flight=finished.observation.in_flight + begun)
+
+
+def _managed(policy: Policy, instances: Sequence[Instance], finished: Finished, decision: Decision) -> GroupStatus:
+    group = finished.result.memory.groups.get(policy.group, GroupMemory())
     return GroupStatus(
         policy.group,
         policy.mode,
@@ -187,9 +225,11 @@ def _managed(
         group.paused,
         group.override,
         decision,
-        tuple(_instance(instance, group, probes) for instance in instances),
+        tuple(_instance(instance, group, finished.observation.probes) for instance in instances),
         breaker_open=group.tripped_at is not None,
         replacement_stopped=any(reason.code is ReasonCode.REPLACEMENT_STOPPED for reason in decision.reasons),
+        traffic=_traffic(policy, instances, finished),
+        port=_port(policy),
     )
 
 
@@ -214,7 +254,7 @@ def _instance(instance: Instance, group: GroupMemory, probes: Mapping[str, Probe
         detail,
         followed.reason if followed is not None else None,
         known.protected_until if known is not None and instance.protected else None,
-        next(iter(instance.domain.addresses), None) if instance.domain is not None else None,
+        known.address if known is not None else None,
         probe.detail if (probe := probes.get(instance.id)) is not None and not probe.passed else None,
     )
 

@@ -27,6 +27,7 @@ from autoscaler.core.memory import GroupMemory, Memory
 from autoscaler.core.observation import Change, Domain, DomainCounters, HostInventory, Observation, Unknown
 from autoscaler.core.policy import Mode, Policy, stand_in
 from autoscaler.core.reconcile import clones, starts, turns
+from autoscaler.core.serving import take_in_traffic, traffic_reasons
 from autoscaler.core.signals import is_complete
 from autoscaler.core.taking_in import (
     take_in_clones,
@@ -35,6 +36,7 @@ from autoscaler.core.taking_in import (
     take_in_outcomes,
     take_in_requests,
 )
+from autoscaler.core.traffic import figures
 from autoscaler.core.transition import Transition
 
 
@@ -191,16 +193,19 @@ def _look(policy: Policy, observation: Observation, memory: Memory, domains: tup
         return _Seen(policy, group, unread=unread, reasons=refused)
     group = take_in_instances(group, remember(group, policy, domains, observation), at)
     instances = classify(policy.group, domains, observation.in_flight, group, observation)
+    group = take_in_traffic(group, policy, instances, observation)
     launched = launched_seconds(group, instances, at)
     lives, transitions = follow(policy.group, group, instances, observation)
     group = replace(group, lives=lives)
-    reasons = refused + noticed(instances, transitions)
+    reasons = refused + noticed(instances, transitions) + traffic_reasons(policy, instances, group, observation)
     return _Seen(policy, group, domains, instances, (), reasons, transitions, launched)
 
 
 def _count(seen: _Seen, observation: Observation, memory: Memory) -> _Seen:
     """Decide how many instances the group should have, whatever the hosts can carry."""
     policy, group, instances = seen.policy, replace(seen.group, deleting=False), seen.instances
+    told = figures(observation.traffic.get(policy.group))
+    observation = replace(observation, external={**observation.external, **told})
     if seen.unread:
         held = _hold_unread(policy, group, observation, seen.unread)
         return replace(seen, group=group, decision=replace(held, reasons=held.reasons + seen.reasons))

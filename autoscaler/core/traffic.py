@@ -7,7 +7,7 @@ having to notice. What is added comes before what is taken away. Slots that are 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from autoscaler.core.observation import Slot, SlotState, TrafficView
+from autoscaler.core.observation import ExternalSample, Slot, SlotState, TrafficView, Unknown
 from autoscaler.core.policy import Traffic
 
 
@@ -93,6 +93,36 @@ def _take_out(leaving: Sequence[tuple[Slot, SlotState]], spare: int) -> Iterator
             yield SetState(slot.name, state)
 
 
+def targets(group: str, services: Sequence[Service]) -> list[dict[str, object]]:
+    """Give Prometheus' list of targets, one for each instance."""
+    return [
+        {
+            "targets": [f"[{s.address}]:{s.port}" if ":" in s.address else f"{s.address}:{s.port}"],
+            "labels": {"group": group, "instance": s.instance, "host": s.host},
+        }
+        for s in services
+    ]
+
+
+def figures(view: TrafficView | Unknown | None) -> dict[str, ExternalSample | Unknown]:
+    """Give what a group can be scaled by of what its load balancer tells, by metric."""
+    if view is None:
+        return {}
+    if isinstance(view, Unknown):
+        return dict.fromkeys(("haproxy.sessions_per_server", "haproxy.queue", "haproxy.response_time"), view)
+    serving = [slot.sessions for slot in view.slots if slot.serves and slot.sessions is not None]
+    idle = Unknown("the load balancer has nobody in service")
+    return {
+        "haproxy.sessions_per_server": ExternalSample(sum(serving) / len(serving), view.at) if serving else idle,
+        "haproxy.queue": _figure(view.queue, view.at),
+        "haproxy.response_time": _figure(view.response_seconds, view.at),
+    }
+
+
+def _figure(value: float | None, at: float) -> ExternalSample | Unknown:
+    return Unknown("the load balancer does not tell it") if value is None else ExternalSample(value, at)
+
+
 def unplaced(view: TrafficView, wanted: Wanted) -> tuple[Service, ...]:
     """Name those for whom the balancer has no slot left."""
     placed = {service.instance for _, service in _assign(view.slots, wanted.services)}
@@ -117,14 +147,15 @@ def _assign(slots: Sequence[Slot], services: Sequence[Service]) -> tuple[tuple[S
 
     Free is first what is in maintenance, and of that what nobody is connected to.
     """
-    by_address: dict[tuple[str, int], Slot] = {}
+    # Guests tell their own addresses: two may claim the same one, and each keeps a slot of its own.
+    by_address: dict[tuple[str, int], list[Slot]] = {}
     for slot in sorted(slots, key=lambda slot: slot.state is SlotState.MAINT):
-        by_address.setdefault((slot.address, slot.port), slot)
+        by_address.setdefault((slot.address, slot.port), []).append(slot)
     pairs: dict[str, tuple[Slot, Service]] = {}
     for service in services:
-        key = (service.address, service.port)
-        if key in by_address:
-            pairs[service.instance] = (by_address.pop(key), service)
+        alike = by_address.get((service.address, service.port))
+        if alike:
+            pairs[service.instance] = (alike.pop(0), service)
     taken = {slot.name for slot, _ in pairs.values()}
     free = iter(sorted((slot for slot in slots if slot.name not in taken), key=_availability))
     for service, slot in zip(

@@ -42,6 +42,8 @@ class TransitionReason(StrEnum):
     IO_ERROR = "io_error"
     AGENT_SILENT = "agent_silent"
     PROBE_FAILED = "probe_failed"
+    BALANCER_DOWN = "balancer_down"
+    """Its load balancer's checks find it down."""
     RECOVERED = "recovered"
     REPLACED = "replaced"
     MAX_LIFETIME = "max_lifetime"

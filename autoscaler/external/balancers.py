@@ -6,15 +6,16 @@ when it was lost. A slow balancer holds up neither a tick nor another group's.
 """
 
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 import structlog
 
 from autoscaler.core.observation import SlotState, TrafficView, Unknown
-from autoscaler.core.policy import Traffic, TrafficKind
+from autoscaler.core.policy import Mode, Policy, Traffic, TrafficKind
 from autoscaler.core.traffic import Wanted, corrections
-from autoscaler.external.haproxy import BalancerError, HAProxy
+from autoscaler.external.haproxy import BalancerError, HAProxy, slots_lacking
 from autoscaler.external.served_files import PrometheusTargets, TemplatedFile
 from autoscaler.external.served_webhook import ServedWebhook
 
@@ -65,6 +66,27 @@ def make(group: str, traffic: Traffic, now: Callable[[], float]) -> Balancer:
             return PrometheusTargets(traffic, now)
         case TrafficKind.WEBHOOK:
             return ServedWebhook(traffic, now)
+
+
+def refuse_lacking_slots(policies: Iterable[Policy]) -> None:
+    """Raise BalancerError for every group that may grow beyond its HAProxy's slots, each with the remedy.
+
+    One whose HAProxy does not answer is let pass; its decisions will say what is the matter.
+    """
+    lacking = []
+    for policy in policies:
+        traffic = policy.traffic
+        if traffic is None or traffic.kind is not TrafficKind.HAPROXY or policy.mode is Mode.SHADOW:
+            continue
+        try:
+            view = HAProxy(traffic, time.time).view(None)
+        except BalancerError:
+            continue
+        why = slots_lacking(view, traffic, policy.size.max)
+        if why is not None:
+            lacking.append(f"group {policy.group}: {why}")
+    if lacking:
+        raise BalancerError("\n".join(lacking))
 
 
 class Balancers:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from autoscaler.core.observation import Slot, SlotState, TrafficView
 from autoscaler.core.policy import Traffic
-from autoscaler.core.traffic import Service, Wanted
+from autoscaler.core.traffic import Service, Wanted, targets
 from autoscaler.external.haproxy import BalancerError
 
 RELOAD_SECONDS = 30.0
@@ -63,17 +63,6 @@ def _fill(line: str, service: Service) -> str:
     return Placeholders(line).safe_substitute(
         address=address, port=service.port, instance=service.instance, host=service.host, weight=weight
     )
-
-
-def targets(group: str, services: Sequence[Service]) -> list[dict[str, object]]:
-    """Render Prometheus' list of targets, one for each instance."""
-    return [
-        {
-            "targets": [f"[{s.address}]:{s.port}" if ":" in s.address else f"{s.address}:{s.port}"],
-            "labels": {"group": group, "instance": s.instance, "host": s.host},
-        }
-        for s in services
-    ]
 
 
 class TemplatedFile:

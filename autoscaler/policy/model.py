@@ -15,6 +15,7 @@ from pydantic import (
     model_validator,
 )
 
+from autoscaler.core.metrics import METRICS, Source
 from autoscaler.core.policy import (
     USER_NETWORK,
     Accelerator,
@@ -28,6 +29,7 @@ from autoscaler.core.policy import (
     Select,
     Size,
     Starved,
+    TrafficKind,
 )
 from autoscaler.policy import scaling
 from autoscaler.policy.fields import (
@@ -66,7 +68,7 @@ from autoscaler.policy.life import (
     removal_data,
     removal_to_core,
 )
-from autoscaler.policy.scaling import StrategySection
+from autoscaler.policy.scaling import SignalSection, StrategySection
 from autoscaler.policy.traffic import TrafficSection, fits_size, traffic_data, traffic_to_core
 from autoscaler.policy.validate import Section
 from autoscaler.policy.values import (
@@ -87,6 +89,7 @@ KNOWN_HOSTS = "known_hosts"
 
 _MIB = 1024**2
 _DEFAULT = Policy(group="", image=Image("", ""), size=Size(0, 0))
+_UNREACHABLE = "nobody can reach a guest with user-mode networking; give machine.network a libvirt network"
 
 
 def _version(value: object) -> int:
@@ -239,25 +242,41 @@ class PolicyFile(Section):
             raise WrongValueError("a group runs on one host for now; remove the others", ("hosts", 1))
         return value
 
-    @field_validator("traffic")
-    @classmethod
-    def _leaves_enough(cls, value: TrafficSection | None, info: ValidationInfo) -> TrafficSection | None:
-        size = info.data.get("size")
-        if value is not None and size is not None:
-            fits_size(value, Size(size.min, size.max))
-        return value
-
     @field_validator("ready")
     @classmethod
     def _can_be_asked(cls, value: ReadySection, info: ValidationInfo) -> ReadySection:
         machine: MachineSection | None = info.data.get("machine")
         gates = {"tcp": value.tcp, "http": value.http}
         if machine is not None and machine.network == USER_NETWORK:
-            message = "nobody can reach a guest with user-mode networking; give machine.network a libvirt network"
-            errors = [WrongValueError(message, ("ready", key)) for key, asked in gates.items() if asked is not None]
+            errors = [
+                WrongValueError(_UNREACHABLE, ("ready", key)) for key, asked in gates.items() if asked is not None
+            ]
             if errors:
                 raise BrokenRulesError(errors)
         return value
+
+    @field_validator("traffic")
+    @classmethod
+    def _can_be_served(cls, value: TrafficSection | None, info: ValidationInfo) -> TrafficSection | None:
+        size: SizeSection | None = info.data.get("size")
+        machine: MachineSection | None = info.data.get("machine")
+        if value is not None and machine is not None and machine.network == USER_NETWORK:
+            raise WrongValueError(_UNREACHABLE)
+        if value is not None and size is not None:
+            fits_size(value, Size(size.min, size.max))
+        return value
+
+    @model_validator(mode="after")
+    def _has_a_balancer(self) -> Self:
+        asked = self.traffic is not None and self.traffic.type is TrafficKind.HAPROXY
+        errors = [
+            WrongValueError(f"{entry.metric} is told by traffic of type haproxy, and there is none", ("scaling", index))
+            for index, entry in enumerate(self.scaling)
+            if isinstance(entry, SignalSection) and METRICS[entry.metric].source is Source.BALANCER and not asked
+        ]
+        if errors:
+            raise BrokenRulesError(errors)
+        return self
 
     @field_validator("scaling")
     @classmethod

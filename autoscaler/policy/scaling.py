@@ -91,7 +91,7 @@ _Amount = Annotated[
 ]
 
 
-class _SignalSection(Section):
+class SignalSection(Section):
     """What a strategy looks at."""
 
     metric: Annotated[
@@ -133,7 +133,7 @@ class _SignalSection(Section):
         }
 
 
-class _WindowSection(_SignalSection):
+class _WindowSection(SignalSection):
     """A signal over a window."""
 
     over: Annotated[Duration, seconds(1, HOUR)] = duration(_SIGNAL.over_seconds)
@@ -263,7 +263,7 @@ def _overlaps(steps: Sequence[tuple[int, Step]]) -> Iterator[WrongValueError]:
             yield WrongValueError(f"overlaps with steps[{min(first, second)}]", below=(max(first, second),))
 
 
-class ThresholdSection(_SignalSection):
+class ThresholdSection(SignalSection):
     """Add above a line, remove below another, once the signal has stayed there."""
 
     TAG: ClassVar[str | None] = "threshold"

@@ -65,15 +65,15 @@ class TrafficSection(Section):
 
     type: Annotated[TrafficKind, BeforeValidator(choice(TrafficKind))]
     port: Port = _TRAFFIC.port
-    socket: Annotated[str, BeforeValidator(_socket)] = ""
-    backend: Annotated[str, BeforeValidator(_name)] = ""
-    slots: Annotated[str, BeforeValidator(_name)] = ""
-    template: Annotated[str, BeforeValidator(_path)] = ""
-    path: Annotated[str, BeforeValidator(_path)] = ""
+    socket: Annotated[str | None, BeforeValidator(_socket)] = None
+    backend: Annotated[str | None, BeforeValidator(_name)] = None
+    slots: Annotated[str | None, BeforeValidator(_name)] = None
+    template: Annotated[str | None, BeforeValidator(_path)] = None
+    path: Annotated[str | None, BeforeValidator(_path)] = None
     reload: Annotated[
         list[str], BeforeValidator(read_argv), WithJsonSchema({"type": "array", "items": {"type": "string"}})
     ] = Field(default=[])
-    url: Annotated[str, BeforeValidator(read_url)] = ""
+    url: Annotated[str | None, BeforeValidator(read_url)] = None
     weight_warming: Annotated[Share, AfterValidator(between(0.01, 1.0, write_share))] = written(
         _TRAFFIC.weight_warming, write_share(_TRAFFIC.weight_warming)
     )
@@ -117,13 +117,13 @@ def traffic_to_core(section: TrafficSection | None) -> Traffic | None:
     return Traffic(
         kind=section.type,
         port=section.port,
-        socket=section.socket,
-        backend=section.backend,
-        slots=section.slots,
-        template=section.template,
-        path=section.path,
+        socket=section.socket or "",
+        backend=section.backend or "",
+        slots=section.slots or "",
+        template=section.template or "",
+        path=section.path or "",
         reload=tuple(section.reload),
-        url=section.url,
+        url=section.url or "",
         weight_warming=section.weight_warming,
         drain_seconds=section.drain.deadline,
         unhealthy=section.unhealthy,

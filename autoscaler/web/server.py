@@ -16,8 +16,11 @@ from starlette.routing import Route
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from autoscaler.codec import encode
+from autoscaler.core.decision import ReasonCode
 from autoscaler.core.errors import AutoscalerError
-from autoscaler.core.snapshot import Snapshot
+from autoscaler.core.snapshot import GroupStatus, Snapshot
+from autoscaler.core.traffic import Service, targets
+from autoscaler.core.transition import InstanceState
 
 REQUEST_TIMEOUT_SECONDS = 5
 STOP_TIMEOUT_SECONDS = 2
@@ -29,7 +32,7 @@ GetSnapshot = Callable[[], Snapshot | None]
 
 
 def make_app(get_snapshot: GetSnapshot, registry: CollectorRegistry) -> Starlette:
-    """Make the application: ``/metrics``, ``/healthz`` and ``/api/v1/status``."""
+    """Make the application: ``/metrics``, ``/healthz``, ``/api/v1/status`` and ``/sd/GROUP``."""
     rendered = _Rendered(get_snapshot)
 
     async def metrics(request: Request) -> Response:
@@ -48,7 +51,40 @@ def make_app(get_snapshot: GetSnapshot, registry: CollectorRegistry) -> Starlett
         content = rendered.once("status", lambda: JSONResponse(encode(snapshot)).body)
         return Response(content, media_type="application/json")
 
-    return Starlette(routes=[Route("/metrics", metrics), Route("/healthz", healthz), Route("/api/v1/status", status)])
+    async def discovery(request: Request) -> Response:
+        snapshot, name, asked = get_snapshot(), request.path_params["group"], request.query_params.get("port", "")
+        if asked and not (asked.isdecimal() and len(asked) <= 5 and 0 < int(asked) < 65536):
+            return JSONResponse({"error": "port must be a number from 1 to 65535"}, status_code=400)
+        if snapshot is None or snapshot.tick is None:
+            # Prometheus keeps the targets it has when it is answered so.
+            return JSONResponse({"error": "the first tick has not finished yet"}, status_code=503)
+        found = [group for group in snapshot.groups if group.group == name]
+        if not found:
+            return JSONResponse({"error": f"no group {name}"}, status_code=404)
+        if _unlisted(found[0]):
+            return JSONResponse({"error": f"the instances of {name} cannot be listed now"}, status_code=503)
+        return JSONResponse(_targets(found[0], int(asked) if asked else found[0].port or 80))
+
+    return Starlette(
+        routes=[
+            Route("/metrics", metrics),
+            Route("/healthz", healthz),
+            Route("/api/v1/status", status),
+            Route("/sd/{group}", discovery),
+        ]
+    )
+
+
+def _unlisted(group: GroupStatus) -> bool:
+    reasons = () if group.decision is None else group.decision.reasons
+    return any(reason.code is ReasonCode.HELD_BY_UNKNOWN_INVENTORY for reason in reasons)
+
+
+def _targets(group: GroupStatus, port: int) -> list[dict[str, object]]:
+    """Render Prometheus' HTTP service discovery: the ready instances whose address is known."""
+    ready = (i for i in group.instances if i.state is InstanceState.READY and i.address is not None)
+    services = [Service(i.instance, i.host, i.address or "", port) for i in ready]
+    return targets(group.group, services)
 
 
 class _Rendered:

@@ -101,6 +101,11 @@ class PrivateLibvirtd:
         """What to put before a command so that it reaches the guests behind this libvirtd's NAT networks."""
         return ["nsenter", "--target", str(self._keeper.pid), "--net"]
 
+    @property
+    def inside_network(self) -> list[str]:
+        """What to put before a command that is to run in its network namespace only."""
+        return ["nsenter", "--target", str(self._keeper.pid), "--net"]
+
     def _lay_out(self) -> None:
         self.root.chmod(0o711)
         for path in PRIVATE:

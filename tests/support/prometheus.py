@@ -6,6 +6,7 @@ import subprocess
 import time
 import urllib.parse
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -20,17 +21,29 @@ scrape_configs:
 """
 
 
-class Prometheus:
-    """Runs while the context is open."""
+DISCOVERING = """
+global: {{scrape_interval: 1s, scrape_timeout: 1s}}
+scrape_configs:
+  - job_name: web
+    http_sd_configs: [{{url: "http://127.0.0.1:{port}/sd/web", refresh_interval: 1s}}]
+"""
 
-    def __init__(self, directory: Path, port: int, *options: str) -> None:
+
+class Prometheus:
+    """Runs while the context is open; `inside` is put before its command."""
+
+    configuration = CONFIGURATION
+
+    def __init__(self, directory: Path, port: int, *options: str, inside: Sequence[str] = ()) -> None:
         program = shutil.which("prometheus")
         assert program is not None, "prometheus is not installed; `apt-get install prometheus`"
         directory.mkdir()
-        (directory / "prometheus.yml").write_text(CONFIGURATION.format(port=port))
+        (directory / "prometheus.yml").write_text(self.configuration.format(port=port))
         self._log = directory / "log"
         self._address = f"127.0.0.1:{free_port()}"
+        self._inside = list(inside)
         self._command = [
+            *inside,
             program,
             f"--config.file={directory / 'prometheus.yml'}",
             f"--storage.tsdb.path={directory / 'data'}",
@@ -74,3 +87,21 @@ class Prometheus:
                 return
             time.sleep(0.2)
         raise AssertionError(f"Prometheus says {answer} to {expression}, not {value}, for {seconds:g} s")
+
+
+class DiscoveringPrometheus(Prometheus):
+    """Finds what it scrapes by asking the daemon; it may run in a network namespace, and is asked from there."""
+
+    configuration = DISCOVERING
+
+    def targets(self) -> set[str]:
+        """Give the addresses of all it scrapes now."""
+        assert self._process.poll() is None, self._log.read_text()
+        url = f"http://{self._address}/api/v1/targets?state=active"
+        asked = subprocess.run(
+            [*self._inside, "wget", "-q", "-O", "-", "-T", "5", url], capture_output=True, text=True, check=False
+        )
+        if asked.returncode != 0:  # not listening yet
+            return set()
+        active = json.loads(asked.stdout)["data"]["activeTargets"]
+        return {target["discoveredLabels"]["__address__"].rpartition(":")[0] for target in active}

@@ -115,6 +115,21 @@ POLICIES: dict[str, str] = {
     "a port that is none": but("{agent: true, timeout: 5m}", "{tcp: 70000, timeout: 5m}"),
     "a path without a slash": but("{agent: true, timeout: 5m}", "{http: {path: healthz}}"),
     "a status that is none": but("{agent: true, timeout: 5m}", "{http: {status: 99}}"),
+    "a number that is none": but("metric: guest.cpu, target: 60%", "metric: host.load, target: much"),
+    "a figure of a balancer that is not there": but(
+        "metric: guest.cpu, target: 60%", "metric: haproxy.queue, target: 5"
+    ),
+    "traffic of an unknown type": GOOD + "traffic: {type: haprox}\n",
+    "traffic without what its type needs": GOOD + "traffic: {type: haproxy, backend: web}\n",
+    "traffic with what its type does not take": GOOD + "traffic: {type: webhook, url: 'http://x', path: /x}\n",
+    "a socket that is none": GOOD + "traffic: {type: haproxy, socket: admin.sock, backend: web, slots: web}\n",
+    "a name that HAProxy would read as more": GOOD
+    + "traffic: {type: haproxy, socket: /s, backend: 'web; disable', slots: web}\n",
+    "a file without its whole path": GOOD + "traffic: {type: file_sd, path: targets.json}\n",
+    "a reload for a shell": GOOD + "traffic: {type: file, template: /t, path: /p, reload: reload now}\n",
+    "no weight": GOOD + "traffic: {type: file_sd, path: /p, weight_warming: 0%}\n",
+    "more in service than there may be": GOOD + "traffic: {type: file_sd, path: /p, min_in_service: 2}\n",
+    "traffic that cannot arrive": but("network: default", "network: user") + "traffic: {type: file_sd, path: /p}\n",
     "a share above all": GOOD + "health: {max_unhealthy: 101%}\n",
     "no failure at all": GOOD + "health: {probe_failures: 0}\n",
     "a budget of nothing": GOOD + "launch: {budget: 0, breaker: -1}\n",
@@ -421,7 +436,7 @@ def _templates(source: str) -> Iterator[tuple[int, str]]:
                     yield node.lineno, "".join(fixed)
 
 
-@pytest.mark.parametrize("module", ["values", "model", "scaling", "calendar", "fields"])
+@pytest.mark.parametrize("module", ["values", "model", "scaling", "calendar", "fields", "traffic"])
 def test_the_golden_file_has_every_error_of_the_policy(module: str) -> None:
     golden = GOLDEN.read_text()
     source = (Path(__file__).parent.parent.parent / "autoscaler" / "policy" / f"{module}.py").read_text()

@@ -41,6 +41,9 @@ from autoscaler.core.policy import (
     StepScaling,
     TargetTracking,
     ThresholdScaling,
+    Traffic,
+    TrafficKind,
+    WhenDown,
 )
 from autoscaler.policy.load import load_directory, load_file, load_files, schema, show
 from autoscaler.policy.model import PolicyFile, RateSection, to_core
@@ -62,6 +65,9 @@ SWITCHED_OFF = frozenset(
         *(f"ready.{key}" for key in ("tcp", "http.port", "http.path", "http.status")),
         "drain.idle",
         *(f"drain.hooks[].{key}" for key in ("type", "run", "url", "deadline")),
+        *(f"traffic.{key}" for key in ("type", "port", "socket", "backend", "slots", "template", "path", "reload")),
+        *(f"traffic.{key}" for key in ("url", "weight_warming", "drain.deadline", "unhealthy", "when_down")),
+        "traffic.min_in_service",
     }
 )
 """Keys that switch something on by being there."""
@@ -270,6 +276,34 @@ _strategies = st.lists(
 _hooks = st.builds(
     Hook, st.sampled_from([HookKind.COMMAND, HookKind.AGENT]), st.just(("leave", "now")), deadline_seconds=_seconds
 ) | st.builds(Hook, st.just(HookKind.WEBHOOK), url=st.just("https://lb.example/drain"), deadline_seconds=_seconds)
+_shared_traffic = {
+    "port": st.integers(1, 65535),
+    "weight_warming": st.integers(1, 100).map(lambda n: n / 100),
+    "drain_seconds": _seconds,
+    "when_down": st.sampled_from(WhenDown),
+    "min_in_service": st.none() | st.just(0),
+}
+_traffic = st.one_of(
+    st.builds(
+        Traffic,
+        st.just(TrafficKind.HAPROXY),
+        socket=st.sampled_from(["/run/haproxy/admin.sock", "127.0.0.1:9999", "[::1]:9999"]),
+        backend=st.sampled_from(["web", "be_1.x:y"]),
+        slots=st.just("web"),
+        unhealthy=st.booleans(),
+        **_shared_traffic,
+    ),
+    st.builds(
+        Traffic,
+        st.just(TrafficKind.FILE),
+        template=st.just("/etc/web.template"),
+        path=st.just("/etc/web.conf"),
+        reload=st.sampled_from([(), ("/usr/sbin/nginx", "-s", "reload")]),
+        **_shared_traffic,
+    ),
+    st.builds(Traffic, st.just(TrafficKind.FILE_SD), path=st.just("/srv/web.json"), **_shared_traffic),
+    st.builds(Traffic, st.just(TrafficKind.WEBHOOK), url=st.just("https://lb.example/web"), **_shared_traffic),
+)
 _policies = st.builds(
     Policy,
     group=st.from_regex(r"[a-z][a-z0-9-]{0,39}", fullmatch=True),
@@ -310,6 +344,7 @@ _policies = st.builds(
     removal=st.builds(
         Removal, st.sampled_from(RemovalOrder), st.just(0.0), st.none() | st.integers(60, 86400).map(float)
     ),
+    traffic=st.none() | _traffic,
 )  # fmt: skip
 
 
@@ -337,6 +372,13 @@ drain:
 """
 
 
+EVERY_TRAFFIC = (
+    "traffic: {type: haproxy, socket: /run/s, backend: web, slots: web, min_in_service: 1}\n",
+    "traffic: {type: file, template: /t, path: /p, reload: [nginx, -s, reload]}\n",
+    "traffic: {type: webhook, url: 'https://lb.example/web'}\n",
+)
+
+
 def test_show_writes_what_is_switched_on() -> None:
     policy = parse(MINIMAL + EVERY_GATE_AND_HOOK)
     assert policy.ready == Ready(True, True, 80, HttpCheck(8080, "/healthz", 204))
@@ -351,6 +393,8 @@ def test_show_writes_what_is_switched_on() -> None:
         for each in hooks
         for leaf in _leaves(yaml.safe_load(show(replace(policy, drain=replace(policy.drain, hooks=(each,))))))
     }
+    for text in EVERY_TRAFFIC:
+        shown |= set(_leaves(yaml.safe_load(show(parse(MINIMAL + text)))))
     assert shown >= SWITCHED_OFF
 
 

@@ -125,6 +125,12 @@ EXAMPLES: dict[ReasonCode, dict[str, Parameter]] = {
         "culprits": "yes (pid 4242) 0.9 cores, guest db (pid 7) 0.4 cores",
     },
     ReasonCode.ACTS_THOUGH_STARVED: {"steal": 0.52, "wanted": 3, "culprits": "yes (pid 4242) 0.9 cores"},
+    ReasonCode.BALANCER_UNKNOWN: {"why": "HAProxy at /run/haproxy/admin.sock: Connection refused"},
+    ReasonCode.BALANCER_LACKS_SLOTS: {"slots": 2, "max": 4},
+    ReasonCode.UNSERVED_WITHOUT_ADDRESS: {"instance": "web-7"},
+    ReasonCode.KEPT_IN_SERVICE: {"instance": "web-7", "min": 1},
+    ReasonCode.WAITS_FOR_SESSIONS: {"instance": "web-7", "sessions": 3, "until": 1_700_000_000.0},
+    ReasonCode.SESSIONS_CUT: {"instance": "web-7", "sessions": 3},
 }
 
 

@@ -11,6 +11,7 @@ import pytest
 from prometheus_client.metrics_core import Metric
 
 from autoscaler.codec import decode
+from autoscaler.core.decision import ReasonCode, because
 from autoscaler.core.errors import AutoscalerError
 from autoscaler.core.snapshot import Snapshot
 from autoscaler.exporter.collector import SnapshotCollector, make_registry
@@ -102,6 +103,30 @@ def test_health_follows_the_ticks(get: Get, shown: Shown) -> None:
 @pytest.mark.parametrize("path", ["/metrics", "/healthz", "/api/v1/status"])
 def test_nothing_can_be_changed(get: Get, path: str) -> None:
     assert {get(path, method)[0] for method in ("POST", "PUT", "DELETE", "PATCH")} == {405}
+
+
+def test_ready_instances_with_an_address_are_discovered(get: Get, shown: Shown) -> None:
+    web_group = next(group for group in SNAPSHOT.groups if group.group == "web")
+    first, second, *others = web_group.instances
+    there = (replace(first, address="192.0.2.1"), replace(second, address="2001:db8::1"), *others)
+    addressed = replace(web_group, instances=there, port=8080)
+    shown.snapshot = replace(SNAPSHOT, groups=(addressed,))
+    status, content_type, text = get("/sd/web")
+    assert (status, content_type) == (200, "application/json")
+    assert json.loads(text) == [
+        {"targets": ["192.0.2.1:8080"], "labels": {"group": "web", "instance": "web-1", "host": "local"}},
+        {"targets": ["[2001:db8::1]:8080"], "labels": {"group": "web", "instance": "web-2", "host": "local"}},
+    ]
+    assert json.loads(get("/sd/web?port=9100")[2])[0]["targets"] == ["192.0.2.1:9100"]
+    assert get("/sd/nobody")[0] == 404
+    assert [get(f"/sd/web?port={port}")[0] for port in ("0", "65536", "000000080", "x")] == [400] * 4
+    assert web_group.decision is not None
+    unknown = because(ReasonCode.HELD_BY_UNKNOWN_INVENTORY, host="local", why="gone")
+    held = replace(addressed, instances=(), decision=replace(web_group.decision, reasons=(unknown,)))
+    shown.snapshot = replace(SNAPSHOT, groups=(held,))
+    assert get("/sd/web")[0] == 503, "what cannot be listed is not gone"
+    shown.snapshot = replace(SNAPSHOT, tick=None)
+    assert get("/sd/web")[0] == 503
 
 
 def test_unknown_paths_are_refused(get: Get) -> None:

@@ -143,13 +143,12 @@ def test_what_outlasts_the_deadline_is_cut(street: Street) -> None:
     assert policy.traffic is not None
     street.plant.policy = replace(policy, traffic=replace(policy.traffic, drain_seconds=1.0))
     street.balancers.watch({"web": street.plant.policy.traffic} if street.plant.policy.traffic is not None else {})
-    street.answer_seconds = 3.0
-    street.until(1)
+    street.answer_seconds = 10.0
+    street.plant.ask(Change.SCALE, 3)
+    street.until(3)
     with SteadyClient("127.0.0.1", street.haproxy.port, threads=4) as client:
-        street.plant.ask(Change.SCALE, 3)
-        street.until(3)
-        # Until those that were added answer somebody.
-        for _ in range(25):
+        serving = [SlotState.READY] * 3
+        while [slot.state for slot in street.haproxy.view().slots if slot.sessions] != serving:
             street.tick()
         street.plant.ask(Change.SCALE, 1)
         street.until(1)

@@ -116,7 +116,7 @@ def slow_request(libvirtd: PrivateLibvirtd, port: int, seconds: int) -> "subproc
         "sys.exit(said.strip() != b'slow')"
     )
     return subprocess.Popen(
-        [*libvirtd.inside_network, sys.executable, "-c", script, url], stderr=subprocess.PIPE, text=True
+        [*libvirtd.inside_network, sys.executable, "-c", script, url], stderr=subprocess.DEVNULL, text=True
     )
 
 

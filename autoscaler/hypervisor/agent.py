@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import libvirt
 import libvirt_qemu
+import structlog
 
 from autoscaler.core.errors import HypervisorError
 from autoscaler.hypervisor import addresses
@@ -20,6 +21,8 @@ from autoscaler.hypervisor.domain_xml import agent_connected
 from autoscaler.hypervisor.errors import is_code
 
 T = TypeVar("T")
+
+log = structlog.get_logger(__name__)
 
 _WORKERS = 4
 _IDLE_SECONDS = 0.25
@@ -34,6 +37,7 @@ class _Watched:
     due: float
     answers: bool | None = None
     addresses: tuple[str, ...] = ()
+    complaint: str | None = None
 
 
 class AgentProber:
@@ -97,14 +101,16 @@ class AgentProber:
                 self._look_at(uuid)
 
     def _look_at(self, uuid: str) -> None:
-        answers = self._ask(f"ask the agent of {uuid}", lambda it: ping(it, uuid))
+        answers = self._ask(uuid, f"ask the agent of {uuid}", lambda it: ping(it, uuid))
         with self._lock:
             wanted = uuid in self._addressed
         found = None
         if wanted:
             # An agent that does not answer a ping is not asked for more.
             ask_agent = answers is True
-            found = self._ask(f"find the addresses of {uuid}", lambda it: addresses.read(it, uuid, ask_agent=ask_agent))
+            found = self._ask(
+                uuid, f"find the addresses of {uuid}", lambda it: addresses.read(it, uuid, ask_agent=ask_agent)
+            )
         self._keep(uuid, answers=answers, found=found, wanted=wanted)
 
     def _take_due(self) -> str | None:
@@ -132,12 +138,22 @@ class AgentProber:
         if changed and not self._closed.is_set():
             self._on_answer()
 
-    def _ask(self, what: str, question: Callable[[libvirt.virConnect], T]) -> T | None:
+    def _ask(self, uuid: str, what: str, question: Callable[[libvirt.virConnect], T]) -> T | None:
         try:
             return self._connections.call(what, question, _CALL_SECONDS)
-        except HypervisorError:
+        except HypervisorError as error:
             # Whether libvirt answers is told by the listing; here it only means that nothing is known of the guest.
+            self._complain(uuid, str(error))
             return None
+
+    def _complain(self, uuid: str, complaint: str) -> None:
+        """Log what keeps a guest from being asked, each thing once."""
+        with self._lock:
+            watched = self._watched.get(uuid)
+            if watched is None or watched.complaint == complaint:
+                return
+            watched.complaint = complaint
+        log.warning("guest cannot be asked", uuid=uuid, error=complaint)
 
 
 def ping(connection: libvirt.virConnect, uuid: str) -> bool | None:

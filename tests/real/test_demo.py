@@ -38,6 +38,7 @@ def test_a_fresh_clone_scales_out_and_in_and_leaves_nothing(clone: Path) -> None
         assert milestone in done.stdout, done.stdout
 
 
+@pytest.mark.slow
 def test_a_demo_that_is_interrupted_leaves_nothing(clone: Path) -> None:
     before = leftovers.snapshot()
     with subprocess.Popen(

@@ -20,7 +20,7 @@ from tests.support.daemon import COMMAND, DaemonProcess, group_of
 from tests.support.invariants import Before, check_always, look, until_settled
 from tests.support.private_libvirtd import PrivateLibvirtd, wait_until
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.slow, pytest.mark.real, pytest.mark.timeout(240)]
 
 MOST = 3
 QUICK = {"ready": {"agent": False, "timeout": "1m"}, "scaling": [], "drain": {"deadline": "1s"}}

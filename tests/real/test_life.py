@@ -70,7 +70,9 @@ def test_protect_detach_attach_and_what_virsh_does(
 
     done(daemon, "detach", newer)
     seen = daemon.until(
-        lambda snapshot: sum(each.state is InstanceState.READY for each in group_of(snapshot).instances) == 1,
+        lambda snapshot: (
+            sorted(each.state for each in group_of(snapshot).instances) == [InstanceState.DETACHED, InstanceState.READY]
+        ),
         120,
         "another in the place of the detached one",
     )

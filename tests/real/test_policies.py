@@ -40,6 +40,7 @@ def test_steps_scale_out_and_in(daemon: DaemonProcess, libvirt_uri: str) -> None
     assert daemon.stop() == 0
 
 
+@pytest.mark.slow
 def test_a_schedule_scales_out_and_in(daemon: DaemonProcess) -> None:
     """Every minute two instances are called for, and one again 40 s later; a restart in between changes nothing."""
     schedule = {"type": "schedule", "cron": "* * * * *", "timezone": "Europe/Berlin", "for": "40s", "desired": 2}

@@ -94,6 +94,7 @@ def test_off_by_hand_without_a_reboot_is_replaced(
     assert daemon.until_ready(1)[0].instance != name
 
 
+@pytest.mark.slow
 def test_one_whose_disk_is_lost_is_replaced_in_the_end(
     daemon: DaemonProcess, libvirtd: PrivateLibvirtd, libvirt_uri: str, pool: Pool
 ) -> None:

@@ -31,6 +31,7 @@ def daemon(tmp_path: Path, libvirt_uri: str, pool: Pool) -> Iterator[DaemonProce
     process.close()
 
 
+@pytest.mark.slow
 def test_a_journal_of_real_ticks_replays_to_the_same_decisions(
     daemon: DaemonProcess, libvirtd: PrivateLibvirtd, libvirt_uri: str
 ) -> None:

@@ -143,6 +143,7 @@ def sessions_by_address(haproxy: HAProxyProcess) -> dict[str, int]:
     return {slot.address: slot.sessions or 0 for slot in haproxy.view().slots if slot.state is not SlotState.MAINT}
 
 
+@pytest.mark.slow
 def test_slow_sessions_are_waited_for_to_their_deadline_and_prometheus_discovers_who_serves(
     make_daemon: Make, haproxy: HAProxyProcess, libvirtd: PrivateLibvirtd, tmp_path: Path
 ) -> None:
@@ -200,6 +201,7 @@ def answers_slowly(libvirtd: PrivateLibvirtd, address: str) -> bool:
     return asked.stdout.strip() == "slow"
 
 
+@pytest.mark.slow
 def test_haproxy_killed_in_a_scale_out_is_filled_again_and_too_few_slots_are_refused(
     make_daemon: Make, haproxy: HAProxyProcess, libvirtd: PrivateLibvirtd
 ) -> None:
@@ -237,6 +239,7 @@ def test_haproxy_killed_in_a_scale_out_is_filled_again_and_too_few_slots_are_ref
     assert client.answers.asked > 50
 
 
+@pytest.mark.slow
 def test_a_group_follows_its_sessions(make_daemon: Make, haproxy: HAProxyProcess, libvirtd: PrivateLibvirtd) -> None:
     strategy = {
         "type": "target_tracking",

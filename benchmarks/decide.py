@@ -7,6 +7,7 @@ median and the worst processor time of the ticks after every window is full, and
 
 import argparse
 import cProfile
+import gc
 import pstats
 import statistics
 import time
@@ -35,6 +36,7 @@ from autoscaler.core.policy import (
     ThresholdScaling,
 )
 from autoscaler.core.step import step
+from autoscaler.daemon import COLLECTOR_THRESHOLDS
 
 CONTROLLER = "11111111-2222-3333-4444-555555555555"
 INTERVAL_SECONDS = 10.0
@@ -106,6 +108,7 @@ def main() -> None:
     parser.add_argument("--ticks", type=int, default=10)
     parser.add_argument("--profile", action="store_true", help="print where the time goes")
     given = parser.parse_args()
+    gc.set_threshold(*COLLECTOR_THRESHOLDS)
     print(f"{'groups':>7} {'instances':>10} {'median ms':>10} {'worst ms':>9} {'ms a group':>11}")
     for groups in given.groups:
         taken = measure(groups, given.instances, given.ticks, profile=given.profile)

@@ -22,16 +22,25 @@ from typing import Protocol
 
 import structlog
 
-from autoscaler.core.decision import Decision, decisive
+from autoscaler.core.decision import Decision, ReasonCode, decisive
 from autoscaler.core.errors import StoreError
 from autoscaler.core.observation import ExternalSample, Observation, Request, Unknown
 from autoscaler.core.snapshot import HostStatus, ReloadStatus
 from autoscaler.external.prometheus import NOT_ASKED
+from autoscaler.reasons import describe
 
 log = structlog.get_logger(__name__)
 
 Detail = Mapping[str, str | int | float]
 _LONGEST_DETAIL = 1000
+_OF_HOSTS = frozenset(
+    {
+        *(code for code in ReasonCode if code.startswith("refused_for_")),
+        ReasonCode.YIELDS_TO_GROUP,
+        ReasonCode.TAKES_ROOM_FROM,
+        ReasonCode.STARVED,
+    }
+)
 
 
 class EventStore(Protocol):
@@ -56,6 +65,7 @@ class Chronicle:
         self._store = store
         self._hosts: dict[str, bool] = {}
         self._figures: dict[str, bool] = {}
+        self._capacity: dict[str, frozenset[ReasonCode]] = {}
 
     def note(self, at: float, kind: str, group: str | None = None, **detail: str | float) -> None:
         """Note an event of any kind; texts are cut to what a line may hold."""
@@ -64,6 +74,13 @@ class Chronicle:
             self._store.add_event(at, kind, group, None, cut)
         except StoreError as error:
             log.error("event not kept", kind=kind, error=str(error))  # noqa: TRY400 - an operator's error, not a bug
+
+    def capacity(self, decision: Decision) -> None:
+        """Note what a group's host began to lack, who began to yield to whom, and that guests began to starve."""
+        said = {reason.code: reason for reason in decision.reasons if reason.code in _OF_HOSTS}
+        for code in sorted(said.keys() - self._capacity.get(decision.group, frozenset())):
+            self.note(decision.at, "capacity", decision.group, reason=code.value, why=describe(said[code]))
+        self._capacity[decision.group] = frozenset(said)
 
     def request(self, request: Request) -> None:
         """Note what an operator asked for."""

@@ -405,6 +405,7 @@ class Daemon:
             )
         before: dict[str, GroupStatus] = {status.group: status for status in self._snapshot.groups}
         for decision in finished.result.decisions:
+            self._chronicle.capacity(decision)
             codes = [reason.code.value for reason in decision.reasons]
             known = before.get(decision.group)
             previous = known.decision if known is not None else None

@@ -24,6 +24,7 @@ _SENTENCES: Mapping[str, str] = {
     "reload_refused": "policies refused, the earlier ones run on, asked by {by}: {error}",
     "policy_vanished": "its policy file vanished: its instances run on unmanaged",
     "scaled": "scaled from {before} to {admitted} ({recommended} recommended): {reasons}",
+    "capacity": "{why}",
     "host_unreachable": "host {host} does not answer: {why}",
     "host_answers": "host {host} answers again",
     "no_figure": "{query}: no figure: {why}",

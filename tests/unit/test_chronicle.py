@@ -6,7 +6,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from autoscaler.chronicle import Chronicle
-from autoscaler.core.decision import Reason, ReasonCode, decisive
+from autoscaler.core.decision import Parameter, Reason, ReasonCode, decisive
 from autoscaler.core.memory import Memory
 from autoscaler.core.observation import Change, ExternalSample, Observation, Request, Unknown
 from autoscaler.core.snapshot import HostStatus, ReloadStatus
@@ -141,3 +141,15 @@ def test_a_history_is_loads_and_changes(journal: Journal) -> None:
     assert history.span_seconds == 60
     assert journal.history("db", NOW - 60, NOW + 180).loads == {}
     assert journal.history("web", NOW + 61, NOW + 180).decisions == ()
+
+
+def test_what_a_host_lacks_is_an_event_when_it_begins(journal: Journal) -> None:
+    chronicle = Chronicle(journal)
+    lacking: dict[str, Parameter] = {"host": "local", "refused": 2, "need_bytes": 1 << 30, "have_bytes": 1 << 20}
+    refused = replace(STEADY, reasons=(Reason(ReasonCode.REFUSED_FOR_MEMORY, lacking),))
+    for decision in (STEADY, refused, refused, STEADY, refused):
+        chronicle.capacity(decision)
+    first, second = journal.events()
+    assert (first.kind, first.group, first.detail["reason"]) == ("capacity", "db", "refused_for_memory")
+    assert "host local has no memory for 2 more" in str(first.detail["why"])
+    assert second.detail == first.detail

@@ -64,7 +64,7 @@ _COMMIT_DEADLINES_SECONDS = 10.0
 """How long a tick may wait for a journal that somebody else locks: to commit, and to keep it in order."""
 _SIGNAL_POLL_SECONDS = 0.5
 _PRUNE_EVERY_SECONDS = 3600.0
-COLLECTOR_THRESHOLDS = (100_000, 20, 50)
+COLLECTOR_THRESHOLDS = (5_000, 10, 50)
 """A tick makes and drops many small values without cycles: Python's default looks through all of them again and again,
 and the more groups there are the longer each look takes."""
 _MOST_EVENTS = 500

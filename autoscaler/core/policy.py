@@ -6,7 +6,7 @@ Durations are in seconds, sizes in bytes, shares as fractions of one (0.6 is 60 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from math import inf
+from math import ceil, inf
 
 from autoscaler.core.metrics import METRICS, PROMETHEUS, Metric, Source
 
@@ -44,6 +44,10 @@ class Image:
 
     pool: str
     volume: str
+
+    def same_as(self, other: "Image | None") -> bool:
+        """Whether both are the same volume, whatever it is called."""
+        return other is not None and (self.pool, self.volume) == (other.pool, other.volume)
 
 
 USER_NETWORK = "user"
@@ -397,6 +401,37 @@ class Traffic:
 
 
 @dataclass(frozen=True, slots=True)
+class CountOrShare:
+    """So many instances of a group: a count, or a share of all of them, rounded up."""
+
+    count: int | None = None
+    share: float = 1.0
+
+    def of(self, total: int) -> int:
+        """Give the number of so many, at most all of them."""
+        return min(total, ceil(self.share * total - 1e-9) if self.count is None else self.count)
+
+
+@dataclass(frozen=True, slots=True)
+class Refresh:
+    """How a new version of the golden image replaces a group's instances."""
+
+    canary: int = 1
+    """How many are made of the new image before any other."""
+    canary_soak_seconds: float = 60.0
+    """How long the canaries are watched once they are ready."""
+    batch: CountOrShare = CountOrShare(share=0.25)
+    """How many are replaced before a pause; at least one."""
+    pause_seconds: float = 60.0
+    min_in_service: CountOrShare = CountOrShare(share=1.0)
+    """So many of the group serve at any time, as far as the refresh has a say."""
+    timeout_seconds: float = 3600.0
+    """How long it goes on without coming any further."""
+    rollback: bool = True
+    """Whether it goes back by itself to the image that was in service when the new one proves bad."""
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
     """One group: where it runs, what it is made of, and how it scales."""
 
@@ -416,6 +451,7 @@ class Policy:
     launch: Launch = field(default_factory=Launch)
     drain: Drain = field(default_factory=Drain)
     removal: Removal = field(default_factory=Removal)
+    refresh: Refresh = field(default_factory=Refresh)
     priority: int = 50
     """From 0 to 100; where room is scarce the more urgent group takes it, if need be from a less urgent one."""
     starved: Starved = Starved.HOLD

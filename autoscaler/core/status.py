@@ -22,6 +22,7 @@ from autoscaler.core.observation import (
     Unknown,
 )
 from autoscaler.core.policy import Policy, stand_in
+from autoscaler.core.refresh import refresh_status
 from autoscaler.core.serving import wanted
 from autoscaler.core.snapshot import (
     GroupRoom,
@@ -230,6 +231,8 @@ def _managed(policy: Policy, instances: Sequence[Instance], finished: Finished, 
         replacement_stopped=any(reason.code is ReasonCode.REPLACEMENT_STOPPED for reason in decision.reasons),
         traffic=_traffic(policy, instances, finished),
         port=_port(policy),
+        image=policy.image,
+        refresh=refresh_status(policy, instances, group, finished.observation.at),
     )
 
 
@@ -256,6 +259,7 @@ def _instance(instance: Instance, group: GroupMemory, probes: Mapping[str, Probe
         known.protected_until if known is not None and instance.protected else None,
         known.address if known is not None else None,
         probe.detail if (probe := probes.get(instance.id)) is not None and not probe.passed else None,
+        instance.image,
     )
 
 

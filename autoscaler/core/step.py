@@ -27,6 +27,8 @@ from autoscaler.core.memory import GroupMemory, Memory
 from autoscaler.core.observation import Change, Domain, DomainCounters, HostInventory, Observation, Unknown
 from autoscaler.core.policy import Mode, Policy, stand_in
 from autoscaler.core.reconcile import clones, starts, turns
+from autoscaler.core.refresh import hold_refresh, refresh_reasons, take_in_refresh
+from autoscaler.core.replacing import launch_images
 from autoscaler.core.serving import take_in_traffic, traffic_reasons
 from autoscaler.core.signals import is_complete
 from autoscaler.core.taking_in import (
@@ -186,18 +188,20 @@ def _look(policy: Policy, observation: Observation, memory: Memory, domains: tup
     at = observation.at
     policy = with_warm_up(policy, memory.launches)
     group = memory.groups.get(policy.group, GroupMemory())
-    group, refused = take_in_requests(group, policy, observation.requests)
+    group, refused = take_in_requests(group, policy, observation.requests, at)
     group = take_in_outcomes(group, policy, observation)
     unread = unread_hosts(observation, policy, group.instances)
     if unread:
-        return _Seen(policy, group, unread=unread, reasons=refused)
+        return _Seen(policy, hold_refresh(group, at), unread=unread, reasons=refused)
     group = take_in_instances(group, remember(group, policy, domains, observation), at)
     instances = classify(policy.group, domains, observation.in_flight, group, observation)
     group = take_in_traffic(group, policy, instances, observation)
+    group = take_in_refresh(group, policy, instances, observation)
     launched = launched_seconds(group, instances, at)
     lives, transitions = follow(policy.group, group, instances, observation)
     group = replace(group, lives=lives)
     reasons = refused + noticed(instances, transitions) + traffic_reasons(policy, instances, group, observation)
+    reasons += refresh_reasons(policy, instances, group, at)
     return _Seen(policy, group, domains, instances, (), reasons, transitions, launched)
 
 
@@ -251,9 +255,8 @@ def _plan(
     group = take_in_clones(group, (), at)
     going = {action.instance for action in left.actions}
     started = starts(policy, [i for i in instances if i.id not in going], chosen, group, at)
-    cloned, sequence = clones(
-        policy, min(left.lacking, seen.clones), instances, group, at=at, controller=memory.controller
-    )
+    images = launch_images(policy, decision.admitted, left.lacking, (instances, group))[: seen.clones]
+    cloned, sequence = clones(policy, images, instances, group, at=at, controller=memory.controller)
     reasons = decision.reasons + left.reasons + started.reasons + cloned.reasons
     actions = (*left.actions, *started.actions, *cloned.actions)
     group = take_in_clones(group, cloned.actions, at)

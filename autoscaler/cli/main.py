@@ -18,7 +18,7 @@ def main() -> None:
     """
 
 
-@click.command()
+@main.command()
 @config_option
 @click.pass_context
 def run(ctx: click.Context) -> None:
@@ -31,7 +31,7 @@ def run(ctx: click.Context) -> None:
     ctx.exit(daemon.run(settings(ctx)))
 
 
-@click.command()
+@main.command()
 @json_option
 @config_option
 @click.pass_context

@@ -10,6 +10,7 @@ reload             by, policies
 reload_refused     by, error
 policy_vanished    -
 scaled             before, admitted, recommended, reasons
+refresh            phase, target, batch, why
 host_unreachable   host, why
 host_answers       host
 no_figure          query, why
@@ -22,9 +23,11 @@ from typing import Protocol
 
 import structlog
 
-from autoscaler.core.decision import Decision, ReasonCode, decisive
+from autoscaler.core.decision import ABOUT_REFRESH, Decision, ReasonCode, decisive
 from autoscaler.core.errors import StoreError
 from autoscaler.core.observation import ExternalSample, Observation, Request, Unknown
+from autoscaler.core.launches import image_name
+from autoscaler.core.memory import RefreshState
 from autoscaler.core.snapshot import HostStatus, ReloadStatus
 from autoscaler.external.prometheus import NOT_ASKED
 from autoscaler.reasons import describe
@@ -81,6 +84,13 @@ class Chronicle:
         for code in sorted(said.keys() - self._capacity.get(decision.group, frozenset())):
             self.note(decision.at, "capacity", decision.group, reason=code.value, why=describe(said[code]))
         self._capacity[decision.group] = frozenset(said)
+
+    def refresh(self, decision: Decision, refresh: RefreshState | None) -> None:
+        """Note that a group's refresh came into another phase at this tick."""
+        if refresh is not None and refresh.since == decision.at:
+            said = [describe(reason) for reason in decision.reasons if reason.code in ABOUT_REFRESH]
+            detail = {"phase": refresh.phase.value, "target": image_name(refresh.target), "why": "; ".join(said)}
+            self.note(decision.at, "refresh", decision.group, batch=refresh.batch, **detail)
 
     def request(self, request: Request) -> None:
         """Note what an operator asked for."""

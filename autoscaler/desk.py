@@ -10,12 +10,14 @@ from autoscaler.core.decision import Decision
 from autoscaler.core.errors import ControlError
 from autoscaler.core.observation import Change, Request
 from autoscaler.core.policy import Policy
+from autoscaler.core.refresh import refuse_refresh
 from autoscaler.core.snapshot import ReloadStatus, Snapshot
 from autoscaler.core.status import refuse_change
 from autoscaler.store import Event, History, Journal
 
 log = structlog.get_logger(__name__)
 
+_OF_REFRESH = frozenset({Change.REFRESH, Change.CANCEL_REFRESH, Change.ROLL_BACK})
 _MOST_EVENTS = 500
 _HISTORY_SECONDS = 6 * 3600.0
 
@@ -58,7 +60,11 @@ class Desk:
         if change is Change.DELETE:
             self._refuse_deletion(group)
         else:
-            size = self._policy(group).size
+            policy = self._policy(group)
+            size = policy.size
+            if change in _OF_REFRESH:
+                known = next((status.refresh for status in self._snapshot().groups if status.group == group), None)
+                refuse_refresh(group, policy.image, known, change)
             if change is Change.SCALE and (count is None or not size.min <= count <= size.max):
                 bounds = f"{size.min} to {size.max}"
                 raise ControlError(

@@ -247,8 +247,8 @@ SENTENCES: Mapping[ReasonCode, str] = {
     ),
     ReasonCode.REFRESH_GOES_BACK: "goes back from {refused} to {image}: {why}",
     ReasonCode.REFRESH_LACKS_ROOM: (
-        "the refresh waits: size.max is {max} and refresh.min_in_service keeps {min} of {ready} in service, so there is "
-        "room for none more, and nobody may make any; raise the one or lower the other"
+        "the refresh waits: size.max, {max}, has no room for one more, and refresh.min_in_service keeps {min} of {ready} "
+        "in service, so nobody can make room; raise the one or lower the other"
     ),
     ReasonCode.REFRESH_WAITS_FOR_SERVICE: (
         "the refresh waits: {ready} are in service, and refresh.min_in_service lets none go before there are more than "
@@ -260,8 +260,8 @@ SENTENCES: Mapping[ReasonCode, str] = {
     ReasonCode.REFRESH_CANCELLED: "the refresh to {image} was cancelled: what was replaced stays so",
     ReasonCode.REFRESH_ROLLED_BACK: "rolled back to {image}",
     ReasonCode.REFRESH_FAILED: (
-        "alarm: the refresh to {image} has stopped where it was: {why}; `autoscaler refresh {group} --status` shows how "
-        "far it came"
+        "alarm: the refresh to {image} has stopped where it was: {why}; `autoscaler refresh {group} --status` shows "
+        "how far it came"
     ),
     ReasonCode.LAUNCHES_PINNED: (
         "new instances are made of {image}, as {refused} was found bad or rolled back, until the policy names another "

@@ -2,7 +2,7 @@
 
 import click
 
-from autoscaler.cli import images, look, operate, policies, simulate
+from autoscaler.cli import images, look, operate, policies, refresh, simulate
 from autoscaler.cli.command import Commands, config_option, json_option, print_json, settings
 from autoscaler.cli.output import console
 from autoscaler.codec import encode
@@ -59,6 +59,7 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
 for _command in (
     *look.COMMANDS,
     *operate.COMMANDS,
+    *refresh.COMMANDS,
     *policies.COMMANDS,
     *simulate.COMMANDS,
     *images.COMMANDS,

@@ -155,7 +155,7 @@ def _take_back(lacking: int, instances: Sequence[Instance], memory: GroupMemory)
 
 
 def _may_stay(instance: Instance, memory: GroupMemory) -> bool:
-    """Whether an instance drains for no other reason than that it was one too many, or that a refresh wanted it gone."""
+    """Whether an instance drains only because it was one too many, or because a refresh wanted it gone."""
     why, refresh = memory.instances[instance.id].draining, running(memory)
     if why is TransitionReason.REFRESHED:
         return refresh is None or stands_on(refresh.target, instance)

@@ -160,18 +160,22 @@ def take_in_refresh(
         return memory
     if memory.paused or policy.mode is Mode.SHADOW:
         return hold_refresh(memory, at)
-    group = _Group(policy, memory, tuple(instances), at)
+    refresh = _advance(refresh, _Group(policy, memory, tuple(instances), at), observation)
+    memory = replace(memory, refresh=refresh)
+    return hold_refresh(memory, at) if refresh.held else memory
+
+
+def _advance(refresh: RefreshState, group: _Group, observation: Observation) -> RefreshState:
     if refresh.phase is RefreshPhase.ASKED:
         refresh = _begin(refresh, group)
     refresh = replace(refresh, failed=_failed_in_a_row(refresh, group, observation))
     setback = _setback(refresh, group, observation)
     if setback is not None:
-        return replace(memory, refresh=_set_back(refresh, group, *setback))
-    starved = policy.starved is Starved.HOLD and starvation(policy, memory.samples, observation) is not None
-    refresh = replace(refresh, held=starved)
-    if starved:
-        return hold_refresh(replace(memory, refresh=refresh), at)
-    return replace(memory, refresh=_go_on(refresh, group))
+        return _set_back(refresh, group, *setback)
+    hold = group.policy.starved is Starved.HOLD
+    held = hold and starvation(group.policy, group.memory.samples, observation) is not None
+    refresh = replace(refresh, held=held)
+    return refresh if held else _go_on(refresh, group)
 
 
 def _begin(refresh: RefreshState, group: _Group) -> RefreshState:

@@ -1,5 +1,4 @@
-"""What a refresh replaces: which instances another golden image takes the place of, which of them may go now, and what
-new ones are made of.
+"""What a refresh replaces: whose place another golden image takes, who may go now, and what new ones are made of.
 
 Everything is counted anew at each tick, so that scaling by load, failures and operators' hands need no rules of their
 own. Of a group of `admitted` instances, so many as the phase of the refresh has it are to stand on its target; of the
@@ -8,7 +7,7 @@ others as many stay as are needed beside them, and the rest is replaced.
 
 from collections.abc import Sequence
 
-from autoscaler.core.decision import Reason, ReasonCode, because
+from autoscaler.core.decision import Reason, ReasonCode
 from autoscaler.core.instances import Instance
 from autoscaler.core.memory import GroupMemory, RefreshPhase, RefreshState
 from autoscaler.core.policy import Image, Policy
@@ -47,8 +46,10 @@ def goal(policy: Policy, refresh: RefreshState, admitted: int, live: Sequence[In
 
 
 def to_be_replaced(policy: Policy, admitted: int, live: Sequence[Instance], group: GroupMemory) -> tuple[Instance, ...]:
-    """Choose what leaves when what replaces it is there: of several what serves nobody, then what is neither on the
-    target nor on what was in service before, then the oldest.
+    """Choose what leaves when what replaces it is there.
+
+    Of several it is what serves nobody, then what is neither on the target nor on what was in service before, then the
+    oldest.
     """
     refresh = running(group)
     if refresh is None:
@@ -133,7 +134,7 @@ def launch_images(
 
 
 def launch_image(policy: Policy, group: GroupMemory) -> Image:
-    """Give what instances are made of that the group lacks: the policy's image, unless a refresh has another in service."""
+    """Give what instances are made of that the group lacks: the policy's image, unless a refresh says otherwise."""
     refresh = group.refresh
     if refresh is None:
         return policy.image

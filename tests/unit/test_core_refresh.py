@@ -132,16 +132,22 @@ def test_phases_and_reasons_of_a_refresh() -> None:
         assert any(code.startswith("refresh_") for code in codes(result)), "every tick explains itself"
 
     until(plant, lambda: ended(plant), check=note)
-    P = RefreshPhase
     assert seen == [
-        (P.CANARY, 0), (P.SOAK, 0), (P.BATCH, 1), (P.PAUSE, 1), (P.BATCH, 2), (P.PAUSE, 2), (P.BATCH, 3), (P.DONE, 3),
-    ]  # fmt: skip
+        (RefreshPhase.CANARY, 0),
+        (RefreshPhase.SOAK, 0),
+        (RefreshPhase.BATCH, 1),
+        (RefreshPhase.PAUSE, 1),
+        (RefreshPhase.BATCH, 2),
+        (RefreshPhase.PAUSE, 2),
+        (RefreshPhase.BATCH, 3),
+        (RefreshPhase.DONE, 3),
+    ]
     expected = {
-        P.CANARY: ReasonCode.REFRESH_TRIES,
-        P.SOAK: ReasonCode.REFRESH_SOAKS,
-        P.BATCH: ReasonCode.REFRESH_REPLACES,
-        P.PAUSE: ReasonCode.REFRESH_PAUSES,
-        P.DONE: ReasonCode.REFRESH_DONE,
+        RefreshPhase.CANARY: ReasonCode.REFRESH_TRIES,
+        RefreshPhase.SOAK: ReasonCode.REFRESH_SOAKS,
+        RefreshPhase.BATCH: ReasonCode.REFRESH_REPLACES,
+        RefreshPhase.PAUSE: ReasonCode.REFRESH_PAUSES,
+        RefreshPhase.DONE: ReasonCode.REFRESH_DONE,
     }
     for phase, code in expected.items():
         assert code in told[phase]
@@ -358,7 +364,10 @@ def test_a_bad_canary_is_taken_back_and_nothing_is_launched_from_its_image(how: 
         plant.host.volumes -= {("default", "v2.qcow2")}
     plant.ask(Change.REFRESH)
 
-    def disturb(_: StepResult) -> None:
+    seen: set[ReasonCode] = set()
+
+    def disturb(result: StepResult) -> None:
+        seen.update(codes(result))
         healthy()
         assert ready(plant) >= 3
         for name in plant.owned():
@@ -368,15 +377,14 @@ def test_a_bad_canary_is_taken_back_and_nothing_is_launched_from_its_image(how: 
                 if how is Setback.CANARY_FAILED:
                     plant.host.set_state(name, DomainState.CRASHED)
 
-    seen: set[ReasonCode] = set()
-    until(plant, lambda: ended(plant), check=lambda r: (disturb(r), seen.update(codes(r)))[0])
+    until(plant, lambda: ended(plant), check=disturb)
     assert state(plant).phase is RefreshPhase.ROLLED_BACK
     assert state(plant).why is how
     assert (state(plant).culprit or "").startswith("web-")
     assert {ReasonCode.REFRESH_GOES_BACK, ReasonCode.REFRESH_ROLLED_BACK} <= seen
     until_ready(plant, 4, healthy)
     assert counts(plant) == {V1: 4}
-    plant.host.set_state(sorted(plant.owned())[0], DomainState.SHUTOFF)
+    plant.host.set_state(min(plant.owned()), DomainState.SHUTOFF)
     until_ready(plant, 3, healthy)
     result = until_ready(plant, 4, healthy)
     assert counts(plant) == {V1: 4}, "what replaces one is made of the image in service"
@@ -402,7 +410,7 @@ def until_ready(plant: Plant, count: int, healthy: Callable[[], None]) -> StepRe
         plant.clock.advance(2.0)
         healthy()
         result = plant.tick()
-        if ready(plant) == count and len(plant.owned()) == count or count == 3 and ready(plant) == 3:
+        if ready(plant) == count and (count == 3 or len(plant.owned()) == count):
             return result
     raise AssertionError(counts(plant))
 

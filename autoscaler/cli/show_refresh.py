@@ -1,0 +1,114 @@
+"""A group's refresh for people: how far it is, what it waits for, and what each instance stands on."""
+
+from collections.abc import Iterator
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from autoscaler.codec import encode
+from autoscaler.core.decision import ABOUT_REFRESH, Reason
+from autoscaler.core.launches import image_name
+from autoscaler.core.memory import RefreshPhase
+from autoscaler.core.policy import Image
+from autoscaler.core.snapshot import GroupStatus, RefreshStatus
+from autoscaler.reasons import clock, describe, describe_setback, duration
+
+_PHASES = {
+    RefreshPhase.ASKED: "asked for, not begun",
+    RefreshPhase.CANARY: "trying it with the first instances",
+    RefreshPhase.SOAK: "watching the first instances",
+    RefreshPhase.BATCH: "replacing batch {batch}",
+    RefreshPhase.PAUSE: "pausing after batch {batch}",
+    RefreshPhase.DONE: "done",
+    RefreshPhase.CANCELLED: "cancelled",
+    RefreshPhase.ROLLED_BACK: "rolled back",
+    RefreshPhase.FAILED: "failed: stopped where it was",
+}
+_STYLES = {
+    RefreshPhase.DONE: "green",
+    RefreshPhase.FAILED: "bold red",
+    RefreshPhase.ROLLED_BACK: "yellow",
+    RefreshPhase.CANCELLED: "yellow",
+}
+
+
+def refresh_data(status: GroupStatus) -> dict[str, object]:
+    """Give as plain JSON data what `show_refresh` prints."""
+    return {
+        "group": status.group,
+        "image": encode(status.image),
+        "paused": status.paused,
+        "refresh": None if status.refresh is None else {**encode(status.refresh), "running": status.refresh.running},
+        "waits_for": [{**encode(reason), "text": describe(reason)} for reason in _reasons(status)],
+        "instances": [
+            {"instance": i.instance, "state": i.state.value, "image": encode(i.image)} for i in status.instances
+        ],
+    }
+
+
+def show_refresh(console: Console, status: GroupStatus, now: float) -> None:
+    """Print a group's refresh under way, or its last one; `now` is seconds since the epoch."""
+    for line in _lines(status, now):
+        console.print(line, soft_wrap=not console.is_terminal)
+    if status.instances:
+        console.print(_instances(status, now))
+
+
+def _lines(status: GroupStatus, now: float) -> Iterator[Text]:
+    refresh = status.refresh
+    title = Text().append(status.group, "bold")
+    if refresh is None:
+        image = "unknown" if status.image is None else image_name(status.image)
+        yield title.append(f": was not refreshed yet; its policy names {image}")
+        return
+    way = "goes back to" if refresh.back else "refresh to"
+    yield title.append(
+        f": {way} {image_name(refresh.target)}, asked for at {clock(refresh.started_at)} by {refresh.by}"
+    )
+    phase = _PHASES[refresh.phase].format(batch=refresh.batch)
+    yield Text("  phase: ").append(phase, _STYLES.get(refresh.phase, "")).append(f", for {_since(refresh.since, now)}")
+    yield Text(f"  instances: {refresh.new} on it, {refresh.ready} of them ready, {refresh.old} still to be replaced")
+    if refresh.spared:
+        yield Text(f"  left as they are, protected or detached: {refresh.spared}", "yellow")
+    yield from (Text(f"  {line}") for line in _history(refresh))
+    if status.paused:
+        yield Text(f"  paused: nothing is done until `autoscaler resume {status.group}`", "yellow")
+    yield from (Text(f"  {describe(reason)}") for reason in _reasons(status))
+
+
+def _history(refresh: RefreshStatus) -> Iterator[str]:
+    if refresh.previous is not None:
+        yield f"before: {image_name(refresh.previous)}"
+    if refresh.refused is not None:
+        yield f"taken out of service: {image_name(refresh.refused)}"
+    if refresh.why is not None:
+        yield f"why: {describe_setback(refresh.why.value, refresh.culprit or '')}"
+
+
+def _reasons(status: GroupStatus) -> tuple[Reason, ...]:
+    reasons = status.decision.reasons if status.decision is not None else ()
+    return tuple(reason for reason in reasons if reason.code in ABOUT_REFRESH)
+
+
+def _instances(status: GroupStatus, now: float) -> Table:
+    table = Table(box=None, padding=(0, 2), pad_edge=True, header_style="dim")
+    for name in ("INSTANCE", "IMAGE", "STATE"):
+        table.add_column(name)
+    table.add_column("FOR", justify="right")
+    target = status.image if status.refresh is None else status.refresh.target
+    for instance in status.instances:
+        table.add_row(
+            instance.instance, _image(instance.image, target), instance.state.value, _since(instance.since, now)
+        )
+    return table
+
+
+def _image(image: Image | None, target: Image | None) -> Text:
+    if image is None:
+        return Text("not known", "yellow")
+    return Text(image_name(image), "green" if image.same_as(target) else "")
+
+
+def _since(at: float, now: float) -> str:
+    return duration(max(0, round(now - at)))

@@ -25,9 +25,9 @@ import structlog
 
 from autoscaler.core.decision import ABOUT_REFRESH, Decision, ReasonCode, decisive
 from autoscaler.core.errors import StoreError
-from autoscaler.core.observation import ExternalSample, Observation, Request, Unknown
 from autoscaler.core.launches import image_name
 from autoscaler.core.memory import RefreshState
+from autoscaler.core.observation import ExternalSample, Observation, Request, Unknown
 from autoscaler.core.snapshot import HostStatus, ReloadStatus
 from autoscaler.external.prometheus import NOT_ASKED
 from autoscaler.reasons import describe

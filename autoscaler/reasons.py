@@ -247,8 +247,8 @@ SENTENCES: Mapping[ReasonCode, str] = {
     ),
     ReasonCode.REFRESH_GOES_BACK: "goes back from {refused} to {image}: {why}",
     ReasonCode.REFRESH_LACKS_ROOM: (
-        "the refresh waits: size.max, {max}, has no room for one more, and refresh.min_in_service keeps {min} of {ready} "
-        "in service, so nobody can make room; raise the one or lower the other"
+        "the refresh waits: size.max, {max}, has no room for one more, and refresh.min_in_service keeps {min} of "
+        "{ready} in service, so nobody can make room; raise the one or lower the other"
     ),
     ReasonCode.REFRESH_WAITS_FOR_SERVICE: (
         "the refresh waits: {ready} are in service, and refresh.min_in_service lets none go before there are more than "

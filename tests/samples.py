@@ -200,8 +200,19 @@ EVENTS = (
     Event(15, NOW - 190, "figure", None, None, {"query": "prometheus sum(queue)"}),
     Event(16, NOW - 90, "reload_refused", None, None, {"by": BOB, "error": "web.yaml:3:1: unknown key\nsecond"}),
     Event(17, NOW - 80, "policy_vanished", "old", None, {}),
-    Event(18, NOW - 70, "of_tomorrow", "web", None, {"depth": 4, "what": "new"}),
-    Event(19, NOW - 60, "of_tomorrow", None, None, {}),
+    Event(18, NOW - 79, "request", "web", None, {"change": "refresh", "by": BOB}),
+    Event(19, NOW - 78, "request", "web", None, {"change": "roll_back", "by": BOB}),
+    Event(20, NOW - 77, "request", "web", None, {"change": "cancel_refresh", "by": BOB}),
+    Event(
+        21,
+        NOW - 76,
+        "refresh",
+        "web",
+        None,
+        {"phase": "done", "target": "default/v2.qcow2", "batch": 2, "why": "refreshed to default/v2.qcow2"},
+    ),
+    Event(22, NOW - 70, "of_tomorrow", "web", None, {"depth": 4, "what": "new"}),
+    Event(23, NOW - 60, "of_tomorrow", None, None, {}),
 )
 HISTORY = History(
     "web",

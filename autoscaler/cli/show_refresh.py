@@ -1,15 +1,16 @@
 """A group's refresh for people: how far it is, what it waits for, and what each instance stands on."""
 
 from collections.abc import Iterator
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from autoscaler.codec import encode
-from autoscaler.core.decision import ABOUT_REFRESH, Reason
+from autoscaler.core.decision import ABOUT_REFRESH, Reason, ReasonCode
 from autoscaler.core.launches import image_name
-from autoscaler.core.memory import RefreshPhase
+from autoscaler.core.memory import RefreshPhase, Setback
 from autoscaler.core.policy import Image
 from autoscaler.core.snapshot import GroupStatus, RefreshStatus
 from autoscaler.reasons import clock, describe, describe_setback, duration
@@ -33,7 +34,11 @@ _STYLES = {
 }
 
 
-def refresh_data(status: GroupStatus) -> dict[str, object]:
+_TOLD = frozenset({ReasonCode.REFRESH_REPLACES, ReasonCode.REFRESH_GOES_BACK, ReasonCode.REFRESH_SPARES})
+"""What the lines above the reasons say already."""
+
+
+def refresh_data(status: GroupStatus) -> dict[str, Any]:
     """Give as plain JSON data what `show_refresh` prints."""
     return {
         "group": status.group,
@@ -63,9 +68,10 @@ def _lines(status: GroupStatus, now: float) -> Iterator[Text]:
         yield title.append(f": was not refreshed yet; its policy names {image}")
         return
     way = "goes back to" if refresh.back else "refresh to"
-    yield title.append(
-        f": {way} {image_name(refresh.target)}, asked for at {clock(refresh.started_at)} by {refresh.by}"
-    )
+    by_itself = refresh.back and refresh.why is not Setback.ASKED
+    began = clock(refresh.started_at)
+    asked = f"by itself since {began}" if by_itself else f"asked for at {began} by {refresh.by}"
+    yield title.append(f": {way} {image_name(refresh.target)}, {asked}")
     phase = _PHASES[refresh.phase].format(batch=refresh.batch)
     yield Text("  phase: ").append(phase, _STYLES.get(refresh.phase, "")).append(f", for {_since(refresh.since, now)}")
     yield Text(f"  instances: {refresh.new} on it, {refresh.ready} of them ready, {refresh.old} still to be replaced")
@@ -88,7 +94,7 @@ def _history(refresh: RefreshStatus) -> Iterator[str]:
 
 def _reasons(status: GroupStatus) -> tuple[Reason, ...]:
     reasons = status.decision.reasons if status.decision is not None else ()
-    return tuple(reason for reason in reasons if reason.code in ABOUT_REFRESH)
+    return tuple(reason for reason in reasons if reason.code in ABOUT_REFRESH - _TOLD)
 
 
 def _instances(status: GroupStatus, now: float) -> Table:

@@ -200,21 +200,22 @@ def _go_on(refresh: RefreshState, group: _Group) -> RefreshState:
     others = group.others(refresh)
     if not others and ready >= wanted:
         return _end(refresh, RefreshPhase.ROLLED_BACK if refresh.back else RefreshPhase.DONE, at)
-    rules, waited = group.policy.refresh, at - refresh.since
     match refresh.phase:
         case RefreshPhase.SOAK if ready < wanted:
             return _enter(refresh, RefreshPhase.CANARY, at)
-        case RefreshPhase.SOAK if waited >= rules.canary_soak_seconds:
-            return _next_batch(refresh, group)
-        case RefreshPhase.PAUSE if waited >= rules.pause_seconds:
-            return _next_batch(refresh, group)
+        case RefreshPhase.SOAK | RefreshPhase.PAUSE:
+            return _next_batch(refresh, group) if at >= _waits_until(refresh, group.policy) else refresh
         case RefreshPhase.CANARY if ready >= wanted > 0 or (ready == group.new(refresh) > 0 and _waits(refresh, group)):
             return replace(_enter(refresh, RefreshPhase.SOAK, at), goal=ready)
         case RefreshPhase.BATCH if ready >= wanted and _is_replaced(refresh, group, others):
             return _enter(refresh, RefreshPhase.PAUSE, at)
-        case RefreshPhase.CANARY | RefreshPhase.BATCH:
-            return _note_progress(refresh, group)
-    return refresh
+    return _note_progress(refresh, group)
+
+
+def _waits_until(refresh: RefreshState, policy: Policy) -> float:
+    """Give when a refresh goes on that waits of its own will."""
+    watched = refresh.phase is RefreshPhase.SOAK
+    return refresh.since + (policy.refresh.canary_soak_seconds if watched else policy.refresh.pause_seconds)
 
 
 def _is_replaced(refresh: RefreshState, group: _Group, others: Sequence[Instance]) -> bool:
@@ -350,13 +351,13 @@ def _progress(refresh: RefreshState, group: _Group) -> Iterator[Reason]:
         case RefreshPhase.CANARY:
             yield because(ReasonCode.REFRESH_TRIES, image=image, wanted=wanted, made=group.new(refresh), ready=ready)
         case RefreshPhase.SOAK:
-            until = refresh.since + group.policy.refresh.canary_soak_seconds
+            until = _waits_until(refresh, group.policy)
             yield because(ReasonCode.REFRESH_SOAKS, image=image, ready=ready, until=until)
         case RefreshPhase.BATCH:
             left = len(group.others(refresh))
             yield because(ReasonCode.REFRESH_REPLACES, image=image, batch=refresh.batch, ready=ready, left=left)
         case RefreshPhase.PAUSE:
-            left, until = len(group.others(refresh)), refresh.since + group.policy.refresh.pause_seconds
+            left, until = len(group.others(refresh)), _waits_until(refresh, group.policy)
             yield because(ReasonCode.REFRESH_PAUSES, image=image, batch=refresh.batch, left=left, until=until)
     if refresh.held:
         yield because(ReasonCode.REFRESH_STARVED, image=image)

@@ -7,7 +7,7 @@ others as many stay as are needed beside them, and the rest is replaced.
 
 from collections.abc import Sequence
 
-from autoscaler.core.decision import Reason, ReasonCode
+from autoscaler.core.decision import Reason, ReasonCode, because
 from autoscaler.core.instances import Instance
 from autoscaler.core.memory import GroupMemory, RefreshPhase, RefreshState
 from autoscaler.core.policy import Image, Policy
@@ -100,9 +100,9 @@ def leave_now(
             ready_ones -= ready
     if chosen or not short:
         return chosen, ()
-    about = {"ready": trusted, "min": least, "max": policy.size.max}
-    code = ReasonCode.REFRESH_LACKS_ROOM if trusted >= admitted else ReasonCode.REFRESH_WAITS_FOR_SERVICE
-    return [], (Reason(code, about),)
+    if trusted >= admitted:
+        return [], (because(ReasonCode.REFRESH_LACKS_ROOM, ready=trusted, min=least, max=policy.size.max),)
+    return [], (because(ReasonCode.REFRESH_WAITS_FOR_SERVICE, ready=trusted, min=least),)
 
 
 def _short(policy: Policy, lacking: int, instances: Sequence[Instance], memory: GroupMemory) -> int:

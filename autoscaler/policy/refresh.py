@@ -12,7 +12,6 @@ from autoscaler.policy.values import (
     between,
     found,
     read_share,
-    read_whole,
     write_duration,
     write_share,
 )
@@ -21,18 +20,22 @@ _REFRESH = Refresh()
 _MOST = 1000
 
 
-def _count_or_share(value: object) -> CountOrShare:
-    if isinstance(value, str):
-        return CountOrShare(share=between(0.0, 1.0, write_share)(read_share(value)))
-    if isinstance(value, int) and not isinstance(value, bool):
-        return CountOrShare(between(0, _MOST, str)(read_whole(value)))
-    raise WrongValueError(f"must be a number of instances such as 2, or a share such as 25%, not {found(value)}")
+def _count_or_share(low: int) -> BeforeValidator:
+    """Make a reader of a count from `low` on, or of a share that comes to as much."""
 
+    def read(value: object) -> CountOrShare:
+        if isinstance(value, int) and not isinstance(value, bool):
+            return CountOrShare(between(low, _MOST, str)(value))
+        if not isinstance(value, str):
+            raise WrongValueError(
+                f"must be a number of instances such as 2, or a share such as 25%, not {found(value)}"
+            )
+        share = between(0.0, 1.0, write_share)(read_share(value))
+        if low and not share:
+            raise WrongValueError(f"{write_share(share)} is out of bounds; allowed: above 0% to 100%")
+        return CountOrShare(share=share)
 
-def _some(value: CountOrShare) -> CountOrShare:
-    if value.of(_MOST) == 0:
-        raise WrongValueError(f"{_write(value)} is out of bounds; allowed: 1 to {_MOST}, or above 0% to 100%")
-    return value
+    return BeforeValidator(read)
 
 
 def _write(value: CountOrShare) -> str | int:
@@ -52,11 +55,11 @@ class RefreshSection(Section):
 
     canary: Annotated[Whole, count(0, _MOST)] = _REFRESH.canary
     canary_soak: Annotated[Duration, seconds(0, DAY)] = duration(_REFRESH.canary_soak_seconds)
-    batch: Annotated[CountOrShare, BeforeValidator(lambda value: _some(_count_or_share(value))), _schema(1)] = written(
+    batch: Annotated[CountOrShare, _count_or_share(1), _schema(1)] = written(
         _REFRESH.batch, str(_write(_REFRESH.batch))
     )
     pause: Annotated[Duration, seconds(0, DAY)] = duration(_REFRESH.pause_seconds)
-    min_in_service: Annotated[CountOrShare, BeforeValidator(_count_or_share), _schema(0)] = written(
+    min_in_service: Annotated[CountOrShare, _count_or_share(0), _schema(0)] = written(
         _REFRESH.min_in_service, str(_write(_REFRESH.min_in_service))
     )
     timeout: Annotated[Duration, seconds(60, 7 * DAY)] = duration(_REFRESH.timeout_seconds)

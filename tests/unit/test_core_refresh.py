@@ -14,10 +14,10 @@ from autoscaler.core.policy import CountOrShare, Hook, HookKind, Image, Launch, 
 from autoscaler.core.policy import Drain as DrainPolicy
 from autoscaler.core.refresh import refresh_status, refuse_refresh
 from autoscaler.core.snapshot import RefreshStatus
-from autoscaler.core.step import StepResult, group_instances
+from autoscaler.core.step import StepResult
 from autoscaler.core.transition import InstanceState as S
 from autoscaler.core.transition import TransitionReason as R
-from tests.support.plant import Plant
+from tests.support.plant import Plant, group_instances
 
 V1, V2, V3 = (Image("default", f"v{number}.qcow2") for number in (1, 2, 3))
 RULES = Refresh(canary=1, canary_soak_seconds=20.0, batch=CountOrShare(1), pause_seconds=10.0, timeout_seconds=600.0)

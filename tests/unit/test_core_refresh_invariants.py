@@ -13,8 +13,8 @@ from autoscaler.core.memory import RefreshState
 from autoscaler.core.observation import Change, Observation, Unknown
 from autoscaler.core.policy import CountOrShare, Image, Policy, Refresh
 from autoscaler.core.replacing import least_in_service
-from autoscaler.core.step import group_instances
 from autoscaler.core.transition import InstanceState, TransitionReason
+from tests.support.plant import group_instances
 from tests.unit.test_core_invariants import Group
 from tests.unit.test_core_invariants import policies as any_policies
 

@@ -154,7 +154,7 @@ def _capacities(observation: Observation) -> dict[str, HostCapacity]:
 def _open(capacity: HostCapacity, askings: Sequence[Asking], observation: Observation) -> Ledger:
     """Open a host's ledger with all our instances there, each once, and clones of groups that have no policy."""
     ours = {
-        instance.id: Expected(instance.id, asking.policy.image, asking.policy.machine)
+        instance.id: Expected(instance.id, instance.image or asking.policy.image, asking.policy.machine)
         for asking in askings
         for instance in asking.instances
         if instance.host == capacity.host and instance.owned and instance.state not in _GOING

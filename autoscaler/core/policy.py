@@ -528,8 +528,8 @@ class Wanted:
     networks: frozenset[str] = frozenset()
 
 
-def wanted_by(policies: Iterable[Policy]) -> Wanted:
-    """Name what these policies use."""
+def wanted_by(policies: Iterable[Policy], images: Iterable[Image] = ()) -> Wanted:
+    """Name what these policies use; `images` are those that are cloned beside the policies' own."""
     chosen = tuple(policies)
     networks = frozenset(policy.machine.network for policy in chosen) - {USER_NETWORK}
-    return Wanted(frozenset(policy.image for policy in chosen), networks)
+    return Wanted(frozenset({*(policy.image for policy in chosen), *images}), networks)

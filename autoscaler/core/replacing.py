@@ -5,7 +5,7 @@ own. Of a group of `admitted` instances, so many as the phase of the refresh has
 others as many stay as are needed beside them, and the rest is replaced.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from autoscaler.core.decision import Reason, ReasonCode, because
 from autoscaler.core.instances import Instance
@@ -141,6 +141,13 @@ def launch_image(policy: Policy, group: GroupMemory) -> Image:
     if refresh.running:
         return refresh.previous or refresh.target if refresh.unproven else refresh.target
     return pinned_image(policy, group) or policy.image
+
+
+def images_beside(groups: Iterable[GroupMemory]) -> frozenset[Image]:
+    """Name the images that refreshes clone from, or may go back to, whatever the policies name."""
+    refreshes = [group.refresh for group in groups if group.refresh is not None]
+    using = [each for each in refreshes if each.running or each.refused is not None]
+    return frozenset(image for each in using for image in (each.target, each.previous) if image is not None)
 
 
 def pinned_image(policy: Policy, group: GroupMemory) -> Image | None:

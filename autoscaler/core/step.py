@@ -24,10 +24,10 @@ from autoscaler.core.leftovers import collects
 from autoscaler.core.lives import follow, noticed
 from autoscaler.core.memory import GroupMemory, Memory
 from autoscaler.core.observation import Change, Domain, DomainCounters, HostInventory, Observation, Unknown
-from autoscaler.core.policy import Mode, Policy, stand_in
+from autoscaler.core.policy import Image, Mode, Policy, stand_in
 from autoscaler.core.reconcile import clones, starts, turns
 from autoscaler.core.refresh import hold_refresh, refresh_reasons, take_in_refresh
-from autoscaler.core.replacing import launch_images
+from autoscaler.core.replacing import launch_image, launch_images
 from autoscaler.core.serving import take_in_traffic, traffic_reasons
 from autoscaler.core.signals import is_complete
 from autoscaler.core.taking_in import (
@@ -78,7 +78,7 @@ def step(policies: Sequence[Policy], observation: Observation, memory: Memory) -
         actions.extend(planned)
         groups[each.policy.group], begun = _follow(each, group, planned, observation)
         transitions += (*each.transitions, *begun)
-        note_launches(launches, each.policy.image, each.launched_seconds)
+        note_launches(launches, each.launched_seconds)
     for each in _unmanaged(owned, policies, observation, memory):
         planned = delete(each.policy, each.instances, each.group, observation.at) if each.group.deleting else ()
         actions.extend(planned)
@@ -171,8 +171,8 @@ class _Seen:
     reasons: tuple[Reason, ...] = ()
     """What could not be done of what was asked, and what somebody did to instances."""
     transitions: tuple[Transition, ...] = ()
-    launched_seconds: tuple[float, ...] = ()
-    """How long those took that became ready now, from clone to ready."""
+    launched_seconds: tuple[tuple[Image, float], ...] = ()
+    """How long those took that became ready now, from clone to ready, each with its image."""
     decision: Decision | None = None
     """What was decided for it, once it was."""
     before: GroupMemory = field(default_factory=GroupMemory)
@@ -185,7 +185,9 @@ class _Seen:
         assert self.decision is not None
         acts = self.acts(at) and self.group.tripped_at is None
         lacking = leave(self.policy, self.decision.desired, self.instances, self.group, at).lacking
-        return Asking(self.policy, self.decision, self.instances, acts, lacking, self.group.samples)
+        # What is cloned now takes the room, whatever image the policy names.
+        policy = replace(self.policy, image=launch_image(self.policy, self.group))
+        return Asking(policy, self.decision, self.instances, acts, lacking, self.group.samples)
 
     def acts(self, at: float) -> bool:
         """Whether it may start instances now."""
@@ -206,7 +208,7 @@ def _look(policy: Policy, observation: Observation, memory: Memory, domains: tup
     instances = classify(policy.group, domains, observation.in_flight, group, observation)
     group = take_in_traffic(group, policy, instances, observation)
     group = take_in_refresh(group, policy, instances, observation)
-    launched = launched_seconds(group, instances, at)
+    launched = launched_seconds(group, policy, instances, at)
     lives, transitions = follow(policy.group, group, instances, observation)
     group = replace(group, lives=lives)
     reasons = refused + noticed(instances, transitions) + traffic_reasons(policy, instances, group, observation)

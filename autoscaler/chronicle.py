@@ -25,7 +25,6 @@ import structlog
 
 from autoscaler.core.decision import ABOUT_REFRESH, Decision, ReasonCode, decisive
 from autoscaler.core.errors import StoreError
-from autoscaler.core.launches import image_name
 from autoscaler.core.memory import RefreshState
 from autoscaler.core.observation import ExternalSample, Observation, Request, Unknown
 from autoscaler.core.snapshot import HostStatus, ReloadStatus
@@ -89,7 +88,7 @@ class Chronicle:
         """Note that a group's refresh came into another phase at this tick."""
         if refresh is not None and refresh.since == decision.at:
             said = [describe(reason) for reason in decision.reasons if reason.code in ABOUT_REFRESH]
-            detail = {"phase": refresh.phase.value, "target": image_name(refresh.target), "why": "; ".join(said)}
+            detail = {"phase": refresh.phase.value, "target": str(refresh.target), "why": "; ".join(said)}
             self.note(decision.at, "refresh", decision.group, batch=refresh.batch, **detail)
 
     def request(self, request: Request) -> None:

@@ -9,7 +9,6 @@ from rich.text import Text
 
 from autoscaler.codec import encode
 from autoscaler.core.decision import ABOUT_REFRESH, Reason, ReasonCode
-from autoscaler.core.launches import image_name
 from autoscaler.core.memory import RefreshPhase, Setback
 from autoscaler.core.policy import Image
 from autoscaler.core.snapshot import GroupStatus, RefreshStatus
@@ -64,14 +63,14 @@ def _lines(status: GroupStatus, now: float) -> Iterator[Text]:
     refresh = status.refresh
     title = Text().append(status.group, "bold")
     if refresh is None:
-        image = "unknown" if status.image is None else image_name(status.image)
+        image = "unknown" if status.image is None else str(status.image)
         yield title.append(f": was not refreshed yet; its policy names {image}")
         return
     way = "goes back to" if refresh.back else "refresh to"
     by_itself = refresh.back and refresh.why is not Setback.ASKED
     began = clock(refresh.started_at)
     asked = f"by itself since {began}" if by_itself else f"asked for at {began} by {refresh.by}"
-    yield title.append(f": {way} {image_name(refresh.target)}, {asked}")
+    yield title.append(f": {way} {refresh.target}, {asked}")
     phase = _PHASES[refresh.phase].format(batch=refresh.batch)
     yield Text("  phase: ").append(phase, _STYLES.get(refresh.phase, "")).append(f", for {_since(refresh.since, now)}")
     yield Text(f"  instances: {refresh.new} on it, {refresh.ready} of them ready, {refresh.old} still to be replaced")
@@ -85,9 +84,9 @@ def _lines(status: GroupStatus, now: float) -> Iterator[Text]:
 
 def _history(refresh: RefreshStatus) -> Iterator[str]:
     if refresh.previous is not None:
-        yield f"before: {image_name(refresh.previous)}"
+        yield f"before: {refresh.previous}"
     if refresh.refused is not None:
-        yield f"taken out of service: {image_name(refresh.refused)}"
+        yield f"taken out of service: {refresh.refused}"
     if refresh.why is not None:
         yield f"why: {describe_setback(refresh.why.value, refresh.culprit or '')}"
 
@@ -113,7 +112,7 @@ def _instances(status: GroupStatus, now: float) -> Table:
 def _image(image: Image | None, target: Image | None) -> Text:
     if image is None:
         return Text("not known", "yellow")
-    return Text(image_name(image), "green" if image.same_as(target) else "")
+    return Text(str(image), "green" if image.same_as(target) else "")
 
 
 def _since(at: float, now: float) -> str:

@@ -23,6 +23,8 @@ REFUSALS: Mapping[ReasonCode, str] = {
     ReasonCode.REFUSED_FOR_UNREAD_CAPACITY: "unread_capacity",
 }
 """The reasons that refuse clones, with the name of what is scarce."""
+MADE_ROOM_FOR = frozenset(ReasonCode(f"refused_for_{resource.value}") for resource in RELEASED)
+"""The refusals that end when an instance of the group has gone."""
 _GOING = frozenset({InstanceState.STOPPING, InstanceState.FAILED})
 _LEAVING = frozenset({InstanceState.STOPPING, InstanceState.DRAINING})
 _IN_BYTES = frozenset({Resource.MEMORY, Resource.HUGEPAGES, Resource.POOL_SPACE})

@@ -40,8 +40,19 @@ class _Sides:
     """They are to leave as the group's refresh has it."""
 
 
-def leave(policy: Policy, admitted: int, instances: Sequence[Instance], memory: GroupMemory, at: float) -> Leaving:
-    """Plan what leaves of a group that should have `admitted` instances."""
+def leave(
+    policy: Policy,
+    admitted: int,
+    instances: Sequence[Instance],
+    memory: GroupMemory,
+    *,
+    at: float,
+    fitting: int | None = None,
+) -> Leaving:
+    """Plan what leaves of a group that should have `admitted` instances.
+
+    `fitting` is how many more its host can carry; None where that is no matter of what its instances take of it.
+    """
     known = dict(memory.instances)
     failed = [i for i in instances if i.state is InstanceState.FAILED and i.reachable and i.in_flight is None]
     sides = _take_sides(policy, admitted, instances, memory, at)
@@ -50,7 +61,8 @@ def leave(policy: Policy, admitted: int, instances: Sequence[Instance], memory: 
         known[instance.id] = replace(known[instance.id], draining=None, draining_since=None, drained=False)
     taken_back = tuple(because(ReasonCode.TAKEN_BACK, instance=instance.id) for instance in back)
     replaced = _replaced_now(policy, admitted, sides, lacking, (instances, _launches_held(memory, at)))
-    refreshed, waits = leave_now(policy, admitted, sides.refreshed, lacking - len(replaced), (instances, memory))
+    wanted = lacking - len(replaced)
+    refreshed, waits = leave_now(policy, admitted, sides.refreshed, (wanted, fitting), (instances, memory))
     surplus, spared = _surplus(policy, len(sides.good) - admitted, sides.good, memory, at)
     gone = [i for i in failed if not i.protected]
     reasons = tuple(_why_failed(policy, instance) for instance in gone)

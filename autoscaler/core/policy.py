@@ -49,6 +49,10 @@ class Image:
         """Whether both are the same volume, whatever it is called."""
         return other is not None and (self.pool, self.volume) == (other.pool, other.volume)
 
+    def __str__(self) -> str:
+        """Render as ``POOL/VOLUME``."""
+        return f"{self.pool}/{self.volume}"
+
 
 USER_NETWORK = "user"
 """The network name that stands for QEMU's user-mode networking."""

@@ -12,7 +12,6 @@ from autoscaler.core.action import Clone, IntentState
 from autoscaler.core.decision import Reason, ReasonCode, because
 from autoscaler.core.errors import ControlError, HypervisorErrorKind
 from autoscaler.core.instances import Instance
-from autoscaler.core.launches import image_name
 from autoscaler.core.memory import GroupMemory, RefreshPhase, RefreshState, Setback
 from autoscaler.core.observation import Change, Observation, Request
 from autoscaler.core.policy import Image, Mode, Policy, Starved
@@ -106,7 +105,7 @@ def refuse_refresh(group: str, image: Image | None, status: RefreshStatus | None
         )
     if change is Change.REFRESH and status is not None and running and status.target.same_as(image):
         raise ControlError(
-            f"group {group} is being refreshed to {image_name(status.target)} already; "
+            f"group {group} is being refreshed to {status.target} already; "
             f"`autoscaler refresh {group} --status` shows how far it is"
         )
     if change is not Change.ROLL_BACK:
@@ -252,7 +251,7 @@ def _waits(refresh: RefreshState, group: _Group) -> ReasonCode | None:
     memory = replace(group.memory, refresh=refresh)
     replaced = to_be_replaced(group.policy, group.admitted, group.live, memory)
     lacking = group.admitted - (len(group.live) - len(replaced))
-    _, reasons = leave_now(group.policy, group.admitted, replaced, lacking, (group.instances, memory))
+    _, reasons = leave_now(group.policy, group.admitted, replaced, (lacking, None), (group.instances, memory))
     return reasons[0].code if reasons else None
 
 
@@ -336,13 +335,13 @@ def refresh_reasons(
     said = tuple(_progress(refresh, group)) if refresh.running else tuple(_ended(refresh, group))
     pinned = pinned_image(policy, memory)
     if pinned is not None and refresh.refused is not None:
-        about = {"image": image_name(pinned), "refused": image_name(refresh.refused), "group": policy.group}
+        about = {"image": str(pinned), "refused": str(refresh.refused), "group": policy.group}
         said += (Reason(ReasonCode.LAUNCHES_PINNED, about),)
     return said
 
 
 def _progress(refresh: RefreshState, group: _Group) -> Iterator[Reason]:
-    image, wanted, ready = image_name(refresh.target), group.goal(refresh), group.ready(refresh)
+    image, wanted, ready = str(refresh.target), group.goal(refresh), group.ready(refresh)
     if refresh.back and refresh.refused is not None:
         yield _why_back(refresh)
     match refresh.phase:
@@ -368,7 +367,7 @@ def _progress(refresh: RefreshState, group: _Group) -> Iterator[Reason]:
 
 def _ended(refresh: RefreshState, group: _Group) -> Iterator[Reason]:
     """Say how it ended: of a failure always, of all else when it happens."""
-    image = image_name(refresh.target)
+    image = str(refresh.target)
     if refresh.phase is RefreshPhase.FAILED:
         why = "" if refresh.why is None else refresh.why.value
         yield because(
@@ -388,8 +387,8 @@ def _ended(refresh: RefreshState, group: _Group) -> Iterator[Reason]:
 def _why_back(refresh: RefreshState) -> Reason:
     assert refresh.refused is not None
     about = {
-        "image": image_name(refresh.target),
-        "refused": image_name(refresh.refused),
+        "image": str(refresh.target),
+        "refused": str(refresh.refused),
         "why": "" if refresh.why is None else refresh.why.value,
         "instance": refresh.culprit or "",
     }

@@ -75,12 +75,13 @@ def leave_now(
     policy: Policy,
     admitted: int,
     replaced: Sequence[Instance],
-    lacking: int,
+    wanted: tuple[int, int | None],
     group: tuple[Sequence[Instance], GroupMemory],
 ) -> tuple[list[Instance], tuple[Reason, ...]]:
     """Choose who of `replaced` goes now: whose replacement serves, or who makes room for it where there is none.
 
-    `group` is all instances and what is remembered. A canary that is being watched replaces nobody yet.
+    `wanted` is how many are to be cloned, and how many of these fit; `group` is all instances and what is remembered.
+    A canary that is being watched replaces nobody yet.
     """
     instances, memory = group
     refresh = running(memory)
@@ -90,7 +91,7 @@ def leave_now(
     trusted = sum(not (refresh.unproven and stands_on(refresh.target, i)) for i in served)
     least = least_in_service(policy, admitted)
     spare = max(0, trusted - admitted)
-    short = _short(policy, lacking, instances, memory)
+    short = _short(policy, wanted, instances, memory)
     ready_ones = max(spare, min(short, max(0, trusted - least)))
     chosen: list[Instance] = []
     for instance in replaced:
@@ -105,11 +106,13 @@ def leave_now(
     return [], (because(ReasonCode.REFRESH_WAITS_FOR_SERVICE, ready=trusted, min=least),)
 
 
-def _short(policy: Policy, lacking: int, instances: Sequence[Instance], memory: GroupMemory) -> int:
+def _short(policy: Policy, wanted: tuple[int, int | None], instances: Sequence[Instance], memory: GroupMemory) -> int:
     """Give how many places have to be made for what is to be cloned; none for what will not come."""
     owned = sum(i.owned for i in instances)
     going = sum(i.state in _GOING for i in instances)
+    lacking, fitting = wanted
     room = max(0, policy.size.max - owned)
+    room = room if fitting is None else min(room, fitting)
     left = max(0, policy.launch.per_hour(policy.size) - len(memory.launched))
     if memory.tripped_at is not None or any(i.state is InstanceState.RETURNING for i in instances):
         return 0

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from autoscaler.core.action import Action, InFlight, Intent, IntentState
-from autoscaler.core.admission import Admission, Asking, admit
+from autoscaler.core.admission import MADE_ROOM_FOR, Admission, Asking, admit
 from autoscaler.core.behavior import note_change
 from autoscaler.core.capacity import Ledger
 from autoscaler.core.clock import set_back
@@ -184,7 +184,7 @@ class _Seen:
         """Say what it asks of the hosts."""
         assert self.decision is not None
         acts = self.acts(at) and self.group.tripped_at is None
-        lacking = leave(self.policy, self.decision.desired, self.instances, self.group, at).lacking
+        lacking = leave(self.policy, self.decision.desired, self.instances, self.group, at=at).lacking
         # What is cloned now takes the room, whatever image the policy names.
         policy = replace(self.policy, image=launch_image(self.policy, self.group))
         return Asking(policy, self.decision, self.instances, acts, lacking, self.group.samples)
@@ -261,7 +261,8 @@ def _plan(
     if group.paused or policy.mode is Mode.SHADOW:
         code = ReasonCode.PAUSED if group.paused else ReasonCode.SHADOW
         return replace(decision, reasons=(*decision.reasons, because(code))), (), group
-    left = leave(policy, decision.admitted, instances, group, at)
+    fitting = seen.clones if any(reason.code in MADE_ROOM_FOR for reason in decision.reasons) else None
+    left = leave(policy, decision.admitted, instances, group, at=at, fitting=fitting)
     group = take_in_failed_launches(replace(group, instances=left.instances), policy, instances, left.actions, at)
     group = take_in_clones(group, (), at)
     going = {action.instance for action in left.actions}

@@ -8,11 +8,24 @@ import pytest
 from autoscaler.core.action import Clone, Drain, Remove
 from autoscaler.core.decision import ReasonCode
 from autoscaler.core.errors import ControlError
-from autoscaler.core.memory import RefreshPhase, RefreshState, Setback
-from autoscaler.core.observation import Change, DomainState, Probe
-from autoscaler.core.policy import CountOrShare, Hook, HookKind, Image, Launch, Policy, Ready, Refresh, Size
+from autoscaler.core.memory import GroupMemory, RefreshPhase, RefreshState, Setback
+from autoscaler.core.observation import Change, DomainState, Probe, Slot, TrafficView, Unknown
+from autoscaler.core.policy import (
+    CountOrShare,
+    Hook,
+    HookKind,
+    Image,
+    Launch,
+    Policy,
+    Ready,
+    Refresh,
+    Size,
+    Traffic,
+    TrafficKind,
+)
 from autoscaler.core.policy import Drain as DrainPolicy
 from autoscaler.core.refresh import refresh_status, refuse_refresh
+from autoscaler.core.serving import wanted
 from autoscaler.core.snapshot import RefreshStatus
 from autoscaler.core.step import StepResult
 from autoscaler.core.transition import InstanceState as S
@@ -246,6 +259,105 @@ def test_what_is_protected_or_detached_stays_and_is_told() -> None:
     assert done.parameters["spared"] == 2
     assert {protected, detached} <= plant.owned()
     assert status(plant).spared == 2
+
+
+# Behind a load balancer
+
+
+class Balancer:
+    """Serves whom the group wants served, as of the tick before; what stands on some images it finds down."""
+
+    def __init__(self, plant: Plant) -> None:
+        self.plant = plant
+        self.down: set[Image] = set()
+        self.sessions = 0
+        self.look()
+
+    def look(self) -> None:
+        plant, at = self.plant, self.plant.clock.at
+        group = plant.memory.groups.get("web", GroupMemory())
+        instances = () if plant.observation is None else group_instances(plant.policy, plant.observation, plant.memory)
+        services = wanted(plant.policy, instances, group, at)
+        images = {i.id: i.image for i in instances}
+        slots = tuple(
+            Slot(
+                f"web{number}",
+                service.address,
+                service.port,
+                service.state,
+                sessions=self.sessions,
+                healthy=images[service.instance] not in self.down,
+            )
+            for number, service in enumerate(services.services if services is not None else ())
+        )
+        plant.traffic["web"] = TrafficView(at, at - 2.0, slots)
+
+
+def served_plant(**traffic: float) -> tuple[Plant, Balancer]:
+    served = replace(
+        POLICY,
+        refresh=replace(RULES, timeout_seconds=1e6),
+        traffic=Traffic(TrafficKind.HAPROXY, socket="/s", backend="web", slots="web", **traffic),  # type: ignore[arg-type]
+    )
+    plant = Plant(served, interval_seconds=2.0)
+    plant.host.images = frozenset((image.pool, image.volume) for image in (V1, V2, V3))
+    plant.host.volumes |= plant.host.images
+    plant.host.watch_addresses(frozenset({"web"}))
+    balancer = Balancer(plant)
+    for _ in range(20):
+        plant.clock.advance(2.0)
+        balancer.look()
+        plant.tick()
+    assert ready(plant) == 4
+    plant.policy = replace(served, image=V2)
+    plant.ask(Change.REFRESH)
+    return plant, balancer
+
+
+def test_nobody_leaves_before_the_balancer_serves_whom_it_is_replaced_by() -> None:
+    plant, balancer = served_plant()
+    balancer.down = {V2}
+
+    def look(_: StepResult) -> None:
+        balancer.look()
+        assert counts(plant).get(V1, 0) == 4
+
+    plant.clock.advance(2.0)
+    plant.tick()
+    for _ in range(60):
+        plant.clock.advance(2.0)
+        look(plant.tick())
+    assert (state(plant).phase, status(plant).new, status(plant).ready) == (RefreshPhase.CANARY, 1, 0)
+    balancer.down = set()
+    until(plant, lambda: ended(plant), check=lambda _: balancer.look())
+    assert state(plant).phase is RefreshPhase.DONE
+    assert {t.reason for t in plant.transitions if t.after is S.DRAINING} == {R.REFRESHED}
+
+
+def test_sessions_of_what_is_replaced_are_waited_for() -> None:
+    plant, balancer = served_plant(drain_seconds=40.0)
+    balancer.sessions = 3
+    told: set[ReasonCode] = set()
+
+    def look(result: StepResult) -> None:
+        balancer.look()
+        told.update(codes(result))
+
+    until(plant, lambda: ended(plant), check=look)
+    assert state(plant).phase is RefreshPhase.DONE
+    assert {ReasonCode.WAITS_FOR_SESSIONS, ReasonCode.SESSIONS_CUT} <= told
+
+
+def test_a_balancer_that_does_not_answer_lets_nobody_leave() -> None:
+    plant, balancer = served_plant()
+    until(plant, lambda: state(plant).phase is RefreshPhase.SOAK, check=lambda _: balancer.look())
+    plant.traffic["web"] = Unknown("it does not answer")
+    for _ in range(60):
+        plant.clock.advance(2.0)
+        plant.tick()
+        assert counts(plant) == {V1: 4, V2: 1}
+    until(plant, lambda: ended(plant), check=lambda _: balancer.look())
+    assert state(plant).phase is RefreshPhase.DONE
 
 
 # Load, failures and hands in the middle

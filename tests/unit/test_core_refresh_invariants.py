@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import initialize, rule
+from hypothesis.stateful import initialize, rule, run_state_machine_as_test
 
 from autoscaler.core.action import InFlight, Intent, IntentState, Remove
 from autoscaler.core.decision import Decision, ReasonCode
@@ -141,7 +141,9 @@ class Refreshed(Group):
             super()._nothing_is_done_where_nothing_differs(observation, decision)
 
 
-Refreshed.TestCase.settings = settings(
-    max_examples=40, stateful_step_count=30, deadline=None, derandomize=True, phases=(Phase.explicit, Phase.generate)
-)
-TestRefreshed = Refreshed.TestCase
+def test_whatever_happens_a_refresh_keeps_its_bounds_and_ends() -> None:
+    phases = (Phase.explicit, Phase.generate)
+    run_state_machine_as_test(
+        Refreshed,
+        settings=settings(max_examples=60, stateful_step_count=30, deadline=None, derandomize=True, phases=phases),
+    )

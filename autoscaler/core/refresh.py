@@ -39,8 +39,9 @@ _NOT_THE_IMAGES_FAULT = frozenset(
     }
 )
 _WAITING = frozenset({RefreshPhase.SOAK, RefreshPhase.PAUSE})
-_P, _S = RefreshPhase, InstanceState
-_NOT_YET_GONE = frozenset({_S.DRAINING, _S.STOPPING, _S.FAILED, _S.UNHEALTHY})
+_NOT_YET_GONE = frozenset(
+    {InstanceState.DRAINING, InstanceState.STOPPING, InstanceState.FAILED, InstanceState.UNHEALTHY}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,8 +151,9 @@ def take_in_refresh(
 ) -> GroupMemory:
     """Bring a refresh up to what is seen of its group."""
     refresh, at = memory.refresh, observation.at
-    if refresh is None:
-        return memory
+    if refresh is None or not policy.hosts:
+        # A policy that vanished may come back.
+        return hold_refresh(memory, at)
     if refresh.refused is not None and not refresh.refused.same_as(policy.image):
         refresh = replace(refresh, refused=refresh.refused if refresh.running and refresh.back else None)
     memory = replace(memory, refresh=refresh)
@@ -287,7 +289,7 @@ def _setback(refresh: RefreshState, group: _Group, observation: Observation) -> 
 
 def _bad_canary(refresh: RefreshState, group: _Group, observation: Observation) -> tuple[Setback, str] | None:
     for instance in group.instances:
-        if not instance.reachable or not stands_on(refresh.target, instance):
+        if not stands_on(refresh.target, instance) or _was_so_before(instance, refresh, group.memory):
             continue
         if instance.state is InstanceState.UNHEALTHY:
             return Setback.CANARY_UNHEALTHY, instance.id
@@ -296,6 +298,12 @@ def _bad_canary(refresh: RefreshState, group: _Group, observation: Observation) 
             return Setback.CANARY_NOT_READY if late else Setback.CANARY_FAILED, instance.id
     failed = next(_launches_not_made(refresh, group.policy, observation), None)
     return None if failed is None else (Setback.CANARY_NOT_MADE, failed)
+
+
+def _was_so_before(instance: Instance, refresh: RefreshState, memory: GroupMemory) -> bool:
+    """Whether an instance was in its state before the refresh began, which then has not shown anything."""
+    life = memory.lives.get(instance.id)
+    return life is not None and life.state is instance.state and life.since < refresh.started_at
 
 
 def _launches_not_made(refresh: RefreshState, policy: Policy, observation: Observation) -> Iterator[str]:
@@ -316,7 +324,8 @@ def _failed_in_a_row(refresh: RefreshState, group: _Group, observation: Observat
     if any(i.id in known and known[i.id].ready_at == group.at for i in ours):
         return 0
     # The lives are those of the tick before: one that had failed then is counted already.
-    new = [i for i in ours if i.state is _S.FAILED and i.id in lives and lives[i.id].state is not _S.FAILED]
+    failed = InstanceState.FAILED
+    new = [i for i in ours if i.state is failed and i.id in lives and lives[i.id].state is not failed]
     never_ready = sum(i.id not in known or known[i.id].ready_at is None for i in new)
     return refresh.failed + never_ready + sum(1 for _ in _launches_not_made(refresh, group.policy, observation))
 

@@ -433,6 +433,29 @@ def test_a_host_that_cannot_be_read_holds_it() -> None:
     assert state(plant).phase is RefreshPhase.DONE
 
 
+def test_a_policy_that_vanishes_holds_it_until_it_is_back() -> None:
+    plant = plant_of()
+    plant.ask(Change.REFRESH)
+    until(plant, lambda: state(plant).phase is RefreshPhase.SOAK)
+    plant.managed = False
+    plant.run(100.0)
+    assert state(plant).phase is RefreshPhase.SOAK
+    plant.managed = True
+    until(plant, lambda: ended(plant))
+    assert state(plant).phase is RefreshPhase.DONE
+
+
+def test_a_clock_that_is_set_back_shifts_it() -> None:
+    plant = plant_of()
+    plant.ask(Change.REFRESH)
+    until(plant, lambda: state(plant).phase is RefreshPhase.SOAK)
+    plant.clock.advance(-3600.0)
+    plant.tick()
+    assert plant.clock.at - state(plant).since <= 20.0
+    until(plant, lambda: ended(plant), 300.0)
+    assert state(plant).phase is RefreshPhase.DONE
+
+
 def test_a_refresh_asked_for_while_no_host_can_be_read_is_not_forgotten() -> None:
     plant = plant_of()
     plant.broken = {"inventory"}

@@ -2,7 +2,7 @@
 
 import click
 
-from autoscaler.cli import images, look, operate, policies, simulate
+from autoscaler.cli import images, look, operate, policies, simulate, top
 from autoscaler.cli.command import Commands, config_option, json_option, print_json, settings
 from autoscaler.cli.output import console
 from autoscaler.codec import encode
@@ -62,5 +62,6 @@ for _command in (
     *policies.COMMANDS,
     *simulate.COMMANDS,
     *images.COMMANDS,
+    *top.COMMANDS,
 ):
     main.add_command(_command)

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -12,6 +11,7 @@ from autoscaler.codec import encode
 from autoscaler.core.capacity import AVAILABLE, Account, Key, Ledger, Need, Resource, Shortage
 from autoscaler.core.errors import ControlError
 from autoscaler.core.snapshot import GroupRoom, HostRoom
+from autoscaler.core.words import nearest
 from autoscaler.reasons import percent, size
 
 _IN_BYTES = frozenset({Resource.MEMORY, Resource.HUGEPAGES, Resource.POOL_SPACE})
@@ -41,20 +41,19 @@ class Foresight:
     sentence: str
 
 
-def show_hosts(console: Console, rooms: Sequence[HostRoom]) -> None:
-    """Print a table of accounts and one of groups for each host."""
+def hosts_picture(rooms: Sequence[HostRoom]) -> Iterator[Text | Table]:
+    """Give a table of accounts and one of groups for each host."""
     if not rooms:
-        console.print("no host has told what it has to give yet")
+        yield Text("no host has told what it has to give yet")
     for number, room in enumerate(rooms):
         if number:
-            console.print()
-        console.print(Text(f"host {room.ledger.host}", "bold"))
-        console.print(_accounts(room.ledger))
-        for line in _remarks(room):
-            console.print(line, soft_wrap=True)
+            yield Text()
+        yield Text(f"host {room.ledger.host}", "bold")
+        yield _accounts(room.ledger)
+        yield from _remarks(room)
         if room.groups:
-            console.print()
-            console.print(_groups(room))
+            yield Text()
+            yield _groups(room)
 
 
 def hosts_data(rooms: Sequence[HostRoom]) -> list[dict[str, Any]]:
@@ -81,8 +80,9 @@ def foresee(rooms: Sequence[HostRoom], group: str, count: int) -> Foresight:
         for each in room.groups:
             if each.group == group:
                 return _foresight(room.ledger, each, count)
-    known = ", ".join(sorted(each.group for room in rooms for each in room.groups)) or "none"
-    raise ControlError(f"no host that could be read has clones of group {group}; groups that are known: {known}")
+    known = (each.group for room in rooms for each in room.groups)
+    near = nearest(group, known, "groups that are known")
+    raise ControlError(f"no host that could be read has clones of group {group}; {near}")
 
 
 def _foresight(ledger: Ledger, group: GroupRoom, count: int) -> Foresight:

@@ -1,12 +1,12 @@
 """Pictures that are drawn anew: in place on a terminal, one below the other elsewhere."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-Picture = Sequence[RenderableType]
+Picture = Iterable[RenderableType]
 """What is printed line by line: texts, and tables."""
 
 
@@ -18,10 +18,24 @@ def is_live(console: Console) -> bool:
 def show(console: Console, picture: Picture) -> None:
     """Print one picture; a pipe gets its lines as long as they are."""
     for part in picture:
-        if isinstance(part, Text):
-            console.print(part, soft_wrap=not console.is_terminal)
-        else:
+        if not isinstance(part, Text):
             console.print(part)
+        elif console.is_terminal:
+            console.print(_hanging(console, part))
+        else:
+            console.print(part, soft_wrap=True)
+
+
+def _hanging(console: Console, text: Text) -> Text:
+    """Wrap a line so that what goes on below it is seen to belong to it."""
+    first, *more = text.wrap(console, console.width)
+    if not more:
+        return text
+    indent = len(text.plain) - len(text.plain.lstrip()) + 2
+    rest = Text(" ").join(more).wrap(console, console.width - indent)
+    for line in rest:
+        line.pad_left(indent)
+    return Text("\n").join((first, *rest))
 
 
 def show_live(console: Console, pictures: Iterable[Picture]) -> None:
@@ -34,4 +48,5 @@ def show_live(console: Console, pictures: Iterable[Picture]) -> None:
         return
     with Live(console=console, screen=True, auto_refresh=False) as live:
         for picture in pictures:
-            live.update(Group(*picture), refresh=True)
+            parts = (_hanging(console, part) if isinstance(part, Text) else part for part in picture)
+            live.update(Group(*parts), refresh=True)

@@ -8,20 +8,23 @@ from rich.console import Console
 
 from autoscaler.cli import arguments
 from autoscaler.cli.command import ask, config_option, json_option, print_json
-from autoscaler.cli.hosts import foresee, hosts_data, show_hosts
+from autoscaler.cli.hosts import foresee, hosts_data, hosts_picture
+from autoscaler.cli.live import show
 from autoscaler.cli.output import console
-from autoscaler.cli.show_decision import show_decision
-from autoscaler.cli.show_events import show_event
-from autoscaler.cli.show_history import show_history
-from autoscaler.cli.show_status import show_status
-from autoscaler.cli.show_traffic import show_traffic
+from autoscaler.cli.show_decision import decision_picture
+from autoscaler.cli.show_events import event_line
+from autoscaler.cli.show_history import history_picture
+from autoscaler.cli.show_status import status_picture
+from autoscaler.cli.show_traffic import traffic_picture
 from autoscaler.codec import decode, encode
 from autoscaler.core.decision import Decision
 from autoscaler.core.errors import AutoscalerError
 from autoscaler.core.snapshot import Snapshot
+from autoscaler.core.words import nearest
 from autoscaler.store import Event, History
 
 _FOLLOW_SECONDS = 1.0
+_WIDEST = 200
 
 
 @click.command()
@@ -37,7 +40,7 @@ def status(ctx: click.Context, as_json: bool) -> None:
     if as_json:
         print_json(data)
     else:
-        show_status(console(), decode(data, Snapshot), time.time())
+        show(console(), status_picture(decode(data, Snapshot), time.time()))
 
 
 @click.command()
@@ -53,7 +56,7 @@ def hosts(ctx: click.Context, as_json: bool) -> None:
     if as_json:
         print_json(hosts_data(rooms))
     else:
-        show_hosts(console(), rooms)
+        show(console(), hosts_picture(rooms))
 
 
 @click.command()
@@ -97,7 +100,7 @@ def explain(ctx: click.Context, group: str, at: float | None, as_json: bool) -> 
     if as_json:
         print_json(data)
     else:
-        show_decision(console(), decode(data, Decision), time.time())
+        show(console(), decision_picture(decode(data, Decision), time.time()))
 
 
 @click.command()
@@ -142,7 +145,7 @@ def _show_event(out: Console, event: Event, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(encode(event)))
     else:
-        show_event(out, event)
+        show(out, (event_line(event),))
 
 
 @click.command()
@@ -168,7 +171,8 @@ def history(ctx: click.Context, group: str, since_seconds: float, as_json: bool)
     if as_json:
         print_json(data)
     else:
-        show_history(console(), decode(data, History))
+        out = console()
+        show(out, history_picture(decode(data, History), min(out.width, _WIDEST) if out.is_terminal else 80))
 
 
 @click.command()
@@ -184,14 +188,14 @@ def traffic(ctx: click.Context, group: str, as_json: bool) -> None:
     snapshot = decode(ask(ctx, "status"), Snapshot)
     found = [status for status in snapshot.groups if status.group == group]
     if not found:
-        raise AutoscalerError(f"no group {group}; groups: {', '.join(s.group for s in snapshot.groups) or 'none'}")
+        raise AutoscalerError(f"no group {group}; {nearest(group, (it.group for it in snapshot.groups), 'groups')}")
     status = found[0].traffic
     if status is None:
         raise AutoscalerError(f"the policy of group {group} has no traffic section, so nobody is told of its instances")
     if as_json:
         print_json(encode(status))
     else:
-        show_traffic(console(), group, status, time.time())
+        show(console(), traffic_picture(group, status, time.time()))
 
 
 COMMANDS: tuple[click.Command, ...] = (status, hosts, capacity, explain, events, history, traffic)

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -24,18 +23,17 @@ _TELLING = frozenset({TransitionReason.TAKEN_BACK, TransitionReason.RECOVERED, T
 """Reasons that are worth a word beside the state they led to."""
 
 
-def show_status(console: Console, snapshot: Snapshot, now: float) -> None:
-    """Print header, hosts and groups; `now` is seconds since the epoch."""
-    for line in _header(snapshot, now):
-        console.print(line, soft_wrap=not console.is_terminal)
+def status_picture(snapshot: Snapshot, now: float) -> Iterator[Text | Table]:
+    """Give header, hosts and groups; `now` is seconds since the epoch."""
+    yield from _header(snapshot, now)
     for group in snapshot.groups:
-        console.print()
-        for line in _group(group):
-            console.print(line, soft_wrap=not console.is_terminal)
+        yield Text()
+        yield from _group(group)
         if group.instances:
-            console.print(_instances(group.instances, now))
+            yield _instances(group.instances, now)
     if snapshot.tick is not None and not snapshot.groups:
-        console.print("\nno groups: put a policy file into the policies folder, then `autoscaler reload`")
+        yield Text()
+        yield Text("no groups: put a policy file into the policies folder, then `autoscaler reload`")
 
 
 def _header(snapshot: Snapshot, now: float) -> Iterator[Text]:

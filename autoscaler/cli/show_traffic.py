@@ -1,6 +1,7 @@
 """A group's load balancer for people: who is served, and with how many sessions."""
 
-from rich.console import Console
+from collections.abc import Iterator
+
 from rich.table import Table
 from rich.text import Text
 
@@ -12,9 +13,9 @@ from autoscaler.reasons import duration
 _STYLES = {SlotState.READY: "green", SlotState.DRAIN: "yellow"}
 
 
-def show_traffic(console: Console, group: str, status: TrafficStatus, now: float) -> None:
-    """Print what the balancer has for each instance; `now` is seconds since the epoch."""
-    console.print(_title(group, status, now), soft_wrap=not console.is_terminal)
+def traffic_picture(group: str, status: TrafficStatus, now: float) -> Iterator[Text | Table]:
+    """Give what the balancer has for each instance; `now` is seconds since the epoch."""
+    yield _title(group, status, now)
     table = Table(box=None, padding=(0, 2), pad_edge=True, header_style="dim")
     for name in ("INSTANCE", "ADDRESS", "WANTED", "SLOT", "STATE"):
         table.add_column(name)
@@ -28,7 +29,7 @@ def show_traffic(console: Console, group: str, status: TrafficStatus, now: float
         if slot.state is not SlotState.MAINT:
             table.add_row("-", f"{slot.address}:{slot.port}", "-", *_slot(slot))
     if table.row_count:
-        console.print(table)
+        yield table
 
 
 def _title(group: str, status: TrafficStatus, now: float) -> Text:

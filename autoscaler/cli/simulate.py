@@ -18,6 +18,7 @@ from autoscaler.cli.command import config_option, json_option
 from autoscaler.cli.show_simulation import show_contest, show_rehearsals
 from autoscaler.core.errors import AutoscalerError, PolicyError
 from autoscaler.core.policy import Policy
+from autoscaler.core.words import nearest
 from autoscaler.policy import load as policy_files
 from autoscaler.policy.yaml_reader import read_file
 from autoscaler.reasons import clock, duration
@@ -46,7 +47,7 @@ def _names(_: click.Context, __: click.Parameter, value: str | None) -> tuple[st
     names = tuple(dict.fromkeys(name.strip() for name in value.split(","))) if value else ()
     for name in names:
         if name not in NAMES:
-            raise click.BadParameter(f"{name!r} is not among {', '.join(NAMES)}")
+            raise click.BadParameter(f"{name!r} is not known; {nearest(name, NAMES)}")
     return names
 
 

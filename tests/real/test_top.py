@@ -19,6 +19,7 @@ from autoscaler.hypervisor import LibvirtHypervisor
 from autoscaler.top import Top
 from tests.real.conftest import GOLDEN, HypervisorFactory, Pool
 from tests.real.test_hypervisor import INSTANCE, agent, answers, define
+from tests.support.daemon import COMMAND
 from tests.support.private_libvirtd import PrivateLibvirtd, wait_until
 
 pytestmark = pytest.mark.real
@@ -103,7 +104,7 @@ def test_top_has_the_processes_threads_and_figures_of_proc_and_virsh(
 
     config = tmp_path / "config.yaml"
     config.write_text(json.dumps({"hosts": {"local": {"uri": libvirtd.uri}}}))
-    command = [Path(sys.executable).with_name("autoscaler"), "--config", config, "top", "--once", "--group", "web"]
+    command = [str(COMMAND), "--config", str(config), "top", "--once", "--group", "web"]
     before, began = domstats(libvirtd.uri), time.monotonic()
     told = subprocess.run([*command, "--json", "--interval", "3s"], capture_output=True, text=True, check=True)
     after, most_seconds = domstats(libvirtd.uri), time.monotonic() - began

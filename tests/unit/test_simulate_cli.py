@@ -148,7 +148,7 @@ def test_chance_is_seeded(place: Path) -> None:
         (("--load", "load.csv"), "wants a --policy"),
         (("--policy", "web.yaml", "--load", "load.csv", "--boot-delay", "measured"), "wants a --recording"),
         (("--policy", "web.yaml", "--load", "load.csv", "--boot-delay", "soon"), "no duration"),
-        (("--policy", "web.yaml", "--load", "load.csv", "--against", "hpa,magic"), "'magic' is not among"),
+        (("--policy", "web.yaml", "--load", "load.csv", "--against", "hpa,magic"), "'magic' is not known; allowed: "),
         (("--policy", "web.yaml", "--load", "load.csv", "--failures", "101%"), "no share"),
         (("--policy", "web.yaml", "--load", "load.csv", "--line", "0%"), "above 0%"),
         (("--policy", "web.yaml", "--load", "load.csv", "--step", "0.0001s"), "make them longer"),

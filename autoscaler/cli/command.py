@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from autoscaler import config
+from autoscaler.cli.output import harmless, say, write_what_the_locale_has
 from autoscaler.control.client import request
 from autoscaler.core.errors import AutoscalerError, DaemonUnreachableError, PolicyError
 
@@ -22,13 +23,17 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:  # as click declares it
         """Run the command and end as its outcome says."""
+        write_what_the_locale_has()
         try:
             result = super().invoke(ctx)
             if sys.stdout is not None:
                 sys.stdout.flush()
         except AutoscalerError as error:
-            label = "" if isinstance(error, PolicyError) else "error: "
-            click.echo(f"{label}{error}", err=True)
+            # A located error is left on its line, as editors and compilers have it.
+            if isinstance(error, PolicyError):
+                click.echo(harmless(str(error)), err=True)
+            else:
+                say(f"error: {error}", err=True)
             ctx.exit(3 if isinstance(error, DaemonUnreachableError) else 1)
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
@@ -79,4 +84,4 @@ def confirm(data: object, sentence: str, as_json: bool) -> None:
     if as_json:
         print_json(data)
     else:
-        click.echo(sentence)
+        say(sentence)

@@ -9,8 +9,7 @@ from rich.console import Console
 from autoscaler.cli import arguments
 from autoscaler.cli.command import ask, config_option, json_option, print_json
 from autoscaler.cli.hosts import foresee, hosts_data, hosts_picture
-from autoscaler.cli.live import show
-from autoscaler.cli.output import console
+from autoscaler.cli.output import console, say, show
 from autoscaler.cli.show_decision import decision_picture
 from autoscaler.cli.show_events import event_line
 from autoscaler.cli.show_history import history_picture
@@ -76,7 +75,7 @@ def capacity(ctx: click.Context, group: str, to: int, as_json: bool) -> None:
     if as_json:
         print_json(encode(answer))
     else:
-        click.echo(answer.sentence)
+        say(answer.sentence)
     ctx.exit(0 if answer.fits else 1)
 
 

@@ -6,6 +6,7 @@ import click
 
 from autoscaler.cli import arguments
 from autoscaler.cli.command import DEFAULT_HOLD, ask, config_option, confirm, json_option, print_json
+from autoscaler.cli.output import harmless, say
 from autoscaler.codec import decode
 from autoscaler.core.observation import Request
 from autoscaler.core.snapshot import ReloadStatus, Snapshot
@@ -90,9 +91,9 @@ def reload(ctx: click.Context, as_json: bool) -> None:
     if as_json:
         print_json(data)
     elif result.ok:
-        click.echo(f"policies read again at {clock(result.at)}")
+        say(f"policies read again at {clock(result.at)}")
     else:
-        click.echo(f"{result.error}\nreload refused: the earlier policies run on", err=True)
+        click.echo(f"{harmless(result.error or '')}\nreload refused: the earlier policies run on", err=True)
     ctx.exit(0 if result.ok else 1)
 
 

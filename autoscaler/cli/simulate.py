@@ -1,7 +1,6 @@
 """Commands that need no hosts: rehearsing a policy on a load, and saving a journal's load."""
 
 import json
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -9,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from autoscaler import config
 from autoscaler.cli import arguments
 from autoscaler.cli.command import config_option, json_option
+from autoscaler.cli.output import console, is_live, say
 from autoscaler.cli.show_simulation import show_contest, show_rehearsals
 from autoscaler.core.errors import AutoscalerError, PolicyError
 from autoscaler.core.policy import Policy
@@ -177,12 +176,12 @@ def _show_replay(recorded: Recording, json_out: Path | None) -> int:
         _write(json_out, json.dumps(data, indent=2) + "\n")
     else:
         for name, group in sorted(recorded.groups.items()):
-            click.echo(f"group {name}: {_hidden(group)}")
+            say(f"group {name}: {_hidden(group)}")
     if difference is not None:
-        click.echo(f"error: {difference}", err=True)
+        say(f"error: {difference}", err=True)
         return 1
     if json_out is None:
-        click.echo(f"{recorded.decisions} decisions, all identical")
+        say(f"{recorded.decisions} decisions, all identical")
     return 0
 
 
@@ -200,7 +199,7 @@ def _scenario(policy: Policy, load_file: Path | None, recorded: Recording | None
     if recorded is not None:
         name = recorded.group_name(options["group"] or (policy.group if policy.group in recorded.groups else None))
         load = recorded.load(name)
-        click.echo(f"group {name}: {_hidden(recorded.groups[name])}", err=True)
+        say(f"group {name}: {_hidden(recorded.groups[name])}", err=True)
         if options["boot_delay"] == MEASURED:
             delays = _measured(recorded, name)
     else:
@@ -218,7 +217,7 @@ def _measured(recorded: Recording, group: str) -> tuple[float, ...]:
     delays = tuple(recorded.boot_delays.get(group, ()))
     if not delays:
         raise RecordingError(f"the journal holds no launch of group {group} that ended; give --boot-delay a duration")
-    click.echo(f"boot delays of {len(delays)} launches: {min(delays):.0f} to {max(delays):.0f} s", err=True)
+    say(f"boot delays of {len(delays)} launches: {min(delays):.0f} to {max(delays):.0f} s", err=True)
     return delays
 
 
@@ -248,11 +247,11 @@ def _rehearse(scenario: Scenario, policies: list[Policy], options: dict[str, Any
 
 
 def _show(rehearsals: tuple[Rehearsal, ...], rows: list[Row], within: float) -> None:
-    console = Console(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else 80)
-    show_rehearsals(console, rehearsals)
+    out = console(pipe_width=80)
+    show_rehearsals(out, rehearsals)
     if rows:
-        console.print()
-        show_contest(console, rows, within)
+        out.print()
+        show_contest(out, rows, within)
 
 
 def _title(rehearsals: tuple[Rehearsal, ...]) -> str:
@@ -284,8 +283,8 @@ def _write(path: Path, text: str) -> None:
 def _progress(what: str, total: int | None) -> Iterator[Step]:
     """Show a bar on a terminal's standard error, and nothing elsewhere."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    out = console(err=True)
+    with Progress(*columns, console=out, transient=True, disable=not is_live(out)) as bar:
         task = bar.add_task(what, total=total)
         yield lambda steps: bar.advance(task, steps)
 
@@ -324,7 +323,7 @@ def record(ctx: click.Context, since: float | None, out: Path, group: str | None
         data = {"group": name, "rows": len(load.times), "from": load.times[0], "to": load.times[-1]}
         click.echo(json.dumps({**data, "saturated": seen.saturated, "unseen": seen.unseen}, indent=2))
         return
-    click.echo(
+    say(
         f"{out}: {len(load.times)} rows of group {name}, from {clock(load.times[0])} to {clock(load.times[-1])}; "
         f"{_hidden(seen)}"
     )

@@ -8,8 +8,8 @@ import click
 
 from autoscaler.cli import arguments
 from autoscaler.cli.command import config_option, json_option, print_json, settings
-from autoscaler.cli.live import Picture, is_live, show, show_live
-from autoscaler.cli.output import console
+from autoscaler.cli.live import show_live
+from autoscaler.cli.output import Picture, console, is_live, show
 from autoscaler.cli.show_top import SORTS, in_order, top_picture
 from autoscaler.codec import encode
 from autoscaler.core.errors import AutoscalerError

@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -20,7 +19,7 @@ from rich.console import Console
 
 from autoscaler.cli import arguments, main
 from autoscaler.cli.hosts import hosts_picture
-from autoscaler.cli.live import show
+from autoscaler.cli.output import show
 from autoscaler.cli.show_decision import decision_picture
 from autoscaler.cli.show_events import event_line
 from autoscaler.cli.show_history import history_picture
@@ -39,23 +38,6 @@ from tests.unit.conftest import Run
 COMMAND = [sys.executable, "-c", "from autoscaler.cli import main; main()"]
 
 pytestmark = pytest.mark.usefixtures("berlin")
-
-
-def commands(group: click.Group, *before: str) -> Iterator[tuple[str, ...]]:
-    yield before
-    for name, command in sorted(group.commands.items()):
-        if isinstance(command, click.Group):
-            yield from commands(command, *before, name)
-        else:
-            yield (*before, name)
-
-
-@pytest.mark.parametrize("path", list(commands(main)), ids=lambda path: "_".join(path) or "main")
-def test_help(run: Run, path: tuple[str, ...]) -> None:
-    result = CliRunner().invoke(main, [*path, "--help"], prog_name="autoscaler", terminal_width=80)
-    assert result.exit_code == 0
-    assert "\n  Example: autoscaler " in result.output
-    golden(f"cli_help_{'_'.join(path) or 'main'}.txt", result.output)
 
 
 HELD = Decision(

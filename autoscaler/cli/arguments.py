@@ -60,11 +60,10 @@ def moment(_: click.Context, __: click.Parameter, value: str | None) -> float | 
 
 
 def _last(time_of_day: str, now: float) -> float:
-    today = datetime.fromtimestamp(now).astimezone().date()
-    wanted = datetime.fromisoformat(f"{today}T{time_of_day}")
-    if wanted.astimezone().timestamp() > now:
-        wanted -= timedelta(days=1)
-    return wanted.astimezone().timestamp()
+    today = datetime.fromisoformat(f"{datetime.fromtimestamp(now).astimezone().date()}T{time_of_day}")
+    # In autumn an hour comes twice.
+    such = (day.replace(fold=fold).timestamp() for day in (today, today - timedelta(days=1)) for fold in (1, 0))
+    return next(at for at in such if at <= now)
 
 
 def since(context: click.Context, parameter: click.Parameter, value: str | None) -> float | None:

@@ -7,6 +7,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from autoscaler.cli.output import table
 from autoscaler.codec import encode
 from autoscaler.core.capacity import AVAILABLE, Account, Key, Ledger, Need, Resource, Shortage
 from autoscaler.core.errors import ControlError
@@ -111,14 +112,11 @@ def _group_data(ledger: Ledger, group: GroupRoom) -> dict[str, Any]:
 
 
 def _accounts(ledger: Ledger) -> Table:
-    table = Table(box=None, padding=(0, 2), pad_edge=True, header_style="dim")
-    table.add_column("RESOURCE")
-    for name in ("HAS", "RESERVED", "COMMITTED", "FREE", "USED"):
-        table.add_column(name, justify="right")
+    shown = table(RESOURCE="left", HAS="right", RESERVED="right", COMMITTED="right", FREE="right", USED="right")
     for account in ledger.accounts:
         if account.total or account.committed:
-            table.add_row(_name(account.key), *_figures(account))
-    return table
+            shown.add_row(_name(account.key), *_figures(account))
+    return shown
 
 
 def _figures(account: Account) -> Iterator[str | Text]:
@@ -149,16 +147,12 @@ def _remarks(room: HostRoom) -> Iterator[Text]:
 
 
 def _groups(room: HostRoom) -> Table:
-    table = Table(box=None, padding=(0, 2), pad_edge=True, header_style="dim")
-    table.add_column("GROUP")
-    table.add_column("LIVE", justify="right")
-    table.add_column("FITS MORE", justify="right")
-    table.add_column("THEN")
+    shown = table(GROUP="left", LIVE="right", FITS_MORE="right", THEN="left")
     for group in room.groups:
         more, shortage = room.ledger.fits(_need(group))
         fitting = "any number" if more is None else str(more)
-        table.add_row(group.group, str(group.live), fitting, _describe(shortage) if shortage is not None else "-")
-    return table
+        shown.add_row(group.group, str(group.live), fitting, _describe(shortage) if shortage is not None else "-")
+    return shown
 
 
 def _describe(shortage: Shortage) -> str:

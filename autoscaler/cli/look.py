@@ -2,6 +2,8 @@
 
 import json
 import time
+from collections.abc import Iterator
+from typing import Any
 
 import click
 from rich.console import Console
@@ -9,6 +11,7 @@ from rich.console import Console
 from autoscaler.cli import arguments
 from autoscaler.cli.command import ask, config_option, json_option, print_json
 from autoscaler.cli.hosts import foresee, hosts_data, hosts_picture
+from autoscaler.cli.live import show_live
 from autoscaler.cli.output import console, say, show
 from autoscaler.cli.show_decision import decision_picture
 from autoscaler.cli.show_events import event_line
@@ -27,19 +30,46 @@ _WIDEST = 200
 
 
 @click.command()
+@click.option(
+    "--watch",
+    "watch_seconds",
+    metavar="DURATION",
+    is_flag=False,
+    flag_value="2s",
+    callback=arguments.duration,
+    help="Show it anew every so often, until Ctrl-C: 5s, 1m.  [2s where left out]",
+)
 @json_option
 @config_option
 @click.pass_context
-def status(ctx: click.Context, as_json: bool) -> None:
+def status(ctx: click.Context, watch_seconds: float | None, as_json: bool) -> None:
     """Show hosts, groups and instances as the last tick left them.
 
+    With --watch, --json prints one answer per line.
+
     Example: autoscaler status --json
+
+    Example: autoscaler status --watch 5s
     """
-    data = ask(ctx, "status")
-    if as_json:
-        print_json(data)
+    if watch_seconds is None:
+        data = ask(ctx, "status")
+        if as_json:
+            print_json(data)
+        else:
+            show(console(), status_picture(decode(data, Snapshot), time.time()))
+    elif as_json:
+        for data in _again(ctx, watch_seconds):
+            click.echo(json.dumps(data))
     else:
-        show(console(), status_picture(decode(data, Snapshot), time.time()))
+        pictures = (status_picture(decode(data, Snapshot), time.time()) for data in _again(ctx, watch_seconds))
+        show_live(console(), pictures)
+
+
+def _again(ctx: click.Context, seconds: float) -> Iterator[Any]:
+    """Ask for what there is, again and again."""
+    while True:
+        yield ask(ctx, "status")
+        time.sleep(seconds)
 
 
 @click.command()

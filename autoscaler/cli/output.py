@@ -5,7 +5,8 @@ import io
 import sys
 from collections.abc import Iterable
 
-from rich.console import Console, RenderableType
+from rich.console import Console, JustifyMethod, RenderableType
+from rich.table import Table
 from rich.text import Text
 
 Picture = Iterable[RenderableType]
@@ -49,6 +50,14 @@ def is_live(console: Console) -> bool:
 def say(sentence: str, *, err: bool = False) -> None:
     """Print a message, line by line."""
     show(console(err=err), map(Text, harmless(sentence).split("\n")))
+
+
+def table(**columns: JustifyMethod) -> Table:
+    """Make a table of these columns that shows all of every word, and stands under its title."""
+    made = Table(box=None, padding=(0, 0, 0, 2), header_style="dim")
+    for name, justify in columns.items():
+        made.add_column(name.replace("_", " "), justify=justify, overflow="fold")
+    return made
 
 
 def harmless(text: str) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from rich.table import Table
 from rich.text import Text
 
+from autoscaler.cli.output import table
 from autoscaler.core.policy import Mode
 from autoscaler.core.snapshot import GroupStatus, HostStatus, ImageLaunches, InstanceStatus, Snapshot
 from autoscaler.core.transition import InstanceState, TransitionReason
@@ -116,19 +117,15 @@ def _title(status: GroupStatus) -> Text:
 
 
 def _instances(instances: tuple[InstanceStatus, ...], now: float) -> Table:
-    table = Table(box=None, padding=(0, 2), pad_edge=True, header_style="dim")
-    for name in ("INSTANCE", "HOST", "STATE"):
-        table.add_column(name)
-    table.add_column("FOR", justify="right")
-    table.add_column("LOAD", justify="right")
+    shown = table(INSTANCE="left", HOST="left", STATE="left", FOR="right", LOAD="right")
     for instance in instances:
         state = Text(instance.state.value, _STATE_STYLES.get(instance.state, ""))
         said = ", ".join(_remarks(instance))
         if said:
             state.append(f" ({said})", "default")
         load = percent(instance.load) if instance.load is not None else "-"
-        table.add_row(Text(instance.instance), Text(instance.host), state, _since(instance.since, now), load)
-    return table
+        shown.add_row(Text(instance.instance), Text(instance.host), state, _since(instance.since, now), load)
+    return shown
 
 
 def _remarks(instance: InstanceStatus) -> Iterator[str]:

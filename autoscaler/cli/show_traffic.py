@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from rich.table import Table
 from rich.text import Text
 
+from autoscaler.cli.output import table
 from autoscaler.core.observation import Slot, SlotState, TrafficView
 from autoscaler.core.snapshot import TrafficStatus
 from autoscaler.core.traffic import Service
@@ -16,20 +17,24 @@ _STYLES = {SlotState.READY: "green", SlotState.DRAIN: "yellow"}
 def traffic_picture(group: str, status: TrafficStatus, now: float) -> Iterator[Text | Table]:
     """Give what the balancer has for each instance; `now` is seconds since the epoch."""
     yield _title(group, status, now)
-    table = Table(box=None, padding=(0, 2), pad_edge=True, header_style="dim")
-    for name in ("INSTANCE", "ADDRESS", "WANTED", "SLOT", "STATE"):
-        table.add_column(name)
-    for name in ("WEIGHT", "SESSIONS"):
-        table.add_column(name, justify="right")
-    table.add_column("CHECKS")
+    shown = table(
+        INSTANCE="left",
+        ADDRESS="left",
+        WANTED="left",
+        SLOT="left",
+        STATE="left",
+        WEIGHT="right",
+        SESSIONS="right",
+        CHECKS="left",
+    )
     slots = {} if status.view is None else _by_address(status.view)
     for service in status.wanted:
-        table.add_row(*_row(service, slots.pop((service.address, service.port), None)))
+        shown.add_row(*_row(service, slots.pop((service.address, service.port), None)))
     for slot in slots.values():
         if slot.state is not SlotState.MAINT:
-            table.add_row("-", f"{slot.address}:{slot.port}", "-", *_slot(slot))
-    if table.row_count:
-        yield table
+            shown.add_row("-", f"{slot.address}:{slot.port}", "-", *_slot(slot))
+    if shown.row_count:
+        yield shown
 
 
 def _title(group: str, status: TrafficStatus, now: float) -> Text:

@@ -10,6 +10,7 @@ from structlog.testing import capture_logs
 
 from autoscaler.cli import main
 from autoscaler.control.server import ControlServer
+from tests.samples import NOW
 from tests.support.desk import Desk
 
 Run = Callable[..., Result]
@@ -48,8 +49,9 @@ def daemon(tmp_path: Path, desk: Desk) -> Iterator[ControlServer]:
 
 @pytest.fixture
 def berlin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Be in Berlin, an hour or two before Greenwich."""
+    """Be in Berlin, an hour or two before Greenwich, on the evening of the samples."""
     monkeypatch.setenv("TZ", "Europe/Berlin")
+    monkeypatch.setattr(time, "time", lambda: NOW + 4)
     time.tzset()
     yield
     monkeypatch.undo()

@@ -265,7 +265,10 @@ def test_json_is_the_daemons_answer(run: Run) -> None:
 @pytest.mark.parametrize(
     ("command", "sentence"),
     [
-        ("scale web 3", "web is held at 3 until 00:13:20 (for 1 h); `autoscaler scale web auto` ends it sooner\n"),
+        (
+            "scale web 3",
+            "web is held at 3 until 2023-11-15 00:13:20 (for 1 h); `autoscaler scale web auto` ends it sooner\n",
+        ),
         ("scale web 3 --for 90s", "web is held at 3 until 23:14:50 (for 1 min 30 s)"),
         ("scale web auto", "web follows its policy again\n"),
         ("pause web", "web is paused: nothing is done for it until `autoscaler resume web`\n"),

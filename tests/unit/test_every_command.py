@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from autoscaler.cli import main
 from autoscaler.control.server import ControlServer
 from autoscaler.core.usage import Look
-from tests.samples import NOW, SNAPSHOT, TRAFFIC
+from tests.samples import BOB, SNAPSHOT, TRAFFIC
 from tests.support.command_cases import CASES, Case
 from tests.support.commands import at_terminal, every_command, golden, leaf_commands
 from tests.support.desk import Desk
@@ -72,8 +72,8 @@ def staged(place: Path, desk: Desk, daemon: ControlServer, monkeypatch: pytest.M
     desk.shown = replace(SNAPSHOT, groups=(replace(web, traffic=TRAFFIC), *others))
     monkeypatch.setattr("autoscaler.doctor.examine", lambda _: FINDINGS)
     monkeypatch.setattr("autoscaler.top.Top", _Hosts)
+    monkeypatch.setattr("autoscaler.control.server.caller", lambda _: BOB)
     monkeypatch.setattr(time, "sleep", lambda _: None)
-    monkeypatch.setattr(time, "time", lambda: NOW + 4)
     return place
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from autoscaler import config
+from autoscaler.cli import complete
 from autoscaler.cli.output import harmless, say, write_what_the_locale_has
 from autoscaler.control.client import request
 from autoscaler.core.errors import AutoscalerError, DaemonUnreachableError, PolicyError
@@ -61,6 +62,8 @@ config_option = click.option(
     callback=_remember_config,
     help="The daemon's configuration; else $AUTOSCALER_CONFIG, else /etc/autoscaler/config.yaml.",
 )
+group_argument = click.argument("group", shell_complete=complete.groups)
+instance_argument = click.argument("instance", shell_complete=complete.instances)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import click
 from rich.console import Console
 
-from autoscaler.cli import arguments
-from autoscaler.cli.command import ask, config_option, json_option, print_json
+from autoscaler.cli import arguments, complete
+from autoscaler.cli.command import ask, config_option, group_argument, json_option, print_json
 from autoscaler.cli.hosts import foresee, hosts_data, hosts_picture
 from autoscaler.cli.live import show_live
 from autoscaler.cli.output import console, say, show
@@ -89,7 +89,7 @@ def hosts(ctx: click.Context, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("group")
+@group_argument
 @click.option("--to", metavar="N", type=click.IntRange(1, 1000), required=True, help="The number of instances.")
 @json_option
 @config_option
@@ -110,7 +110,7 @@ def capacity(ctx: click.Context, group: str, to: int, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("group")
+@group_argument
 @click.option(
     "--at",
     metavar="TIME",
@@ -133,7 +133,7 @@ def explain(ctx: click.Context, group: str, at: float | None, as_json: bool) -> 
 
 
 @click.command()
-@click.option("--group", metavar="GROUP", help="Only what happened to this group.")
+@click.option("--group", metavar="GROUP", shell_complete=complete.groups, help="Only what happened to this group.")
 @click.option(
     "--since",
     "since_seconds",
@@ -178,7 +178,7 @@ def _show_event(out: Console, event: Event, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("group")
+@group_argument
 @click.option(
     "--since",
     "since_seconds",
@@ -205,7 +205,7 @@ def history(ctx: click.Context, group: str, since_seconds: float, as_json: bool)
 
 
 @click.command()
-@click.argument("group")
+@group_argument
 @json_option
 @config_option
 @click.pass_context

@@ -2,7 +2,7 @@
 
 import click
 
-from autoscaler.cli import images, look, operate, policies, simulate, top
+from autoscaler.cli import completion, images, look, operate, policies, simulate, top
 from autoscaler.cli.command import Commands, config_option, json_option, print_json, settings
 from autoscaler.cli.output import console
 from autoscaler.codec import encode
@@ -63,5 +63,6 @@ for _command in (
     *simulate.COMMANDS,
     *images.COMMANDS,
     *top.COMMANDS,
+    *completion.COMMANDS,
 ):
     main.add_command(_command)

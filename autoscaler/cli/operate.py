@@ -4,8 +4,17 @@ from typing import Any
 
 import click
 
-from autoscaler.cli import arguments
-from autoscaler.cli.command import DEFAULT_HOLD, ask, config_option, confirm, json_option, print_json
+from autoscaler.cli import arguments, complete
+from autoscaler.cli.command import (
+    DEFAULT_HOLD,
+    ask,
+    config_option,
+    confirm,
+    group_argument,
+    instance_argument,
+    json_option,
+    print_json,
+)
 from autoscaler.cli.output import harmless, say
 from autoscaler.codec import decode
 from autoscaler.core.observation import Request
@@ -14,8 +23,8 @@ from autoscaler.reasons import clock, duration, moment
 
 
 @click.command()
-@click.argument("group")
-@click.argument("count", metavar="N|auto", callback=arguments.count_or_auto)
+@group_argument
+@click.argument("count", metavar="N|auto", shell_complete=complete.auto, callback=arguments.count_or_auto)
 @click.option(
     "--for",
     "for_seconds",
@@ -48,7 +57,7 @@ def _scaled(accepted: Request) -> str:
 
 
 @click.command()
-@click.argument("group")
+@group_argument
 @json_option
 @config_option
 @click.pass_context
@@ -62,7 +71,7 @@ def pause(ctx: click.Context, group: str, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("group")
+@group_argument
 @json_option
 @config_option
 @click.pass_context
@@ -124,7 +133,7 @@ def accept(ctx: click.Context, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("instance")
+@instance_argument
 @click.option(
     "--for",
     "for_seconds",
@@ -148,7 +157,7 @@ def protect(ctx: click.Context, instance: str, for_seconds: float | None, as_jso
 
 
 @click.command()
-@click.argument("instance")
+@instance_argument
 @json_option
 @config_option
 @click.pass_context
@@ -161,7 +170,7 @@ def unprotect(ctx: click.Context, instance: str, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("instance")
+@instance_argument
 @json_option
 @config_option
 @click.pass_context
@@ -178,7 +187,7 @@ def detach(ctx: click.Context, instance: str, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("instance")
+@instance_argument
 @json_option
 @config_option
 @click.pass_context
@@ -191,7 +200,7 @@ def attach(ctx: click.Context, instance: str, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("group")
+@group_argument
 @json_option
 @config_option
 @click.pass_context
@@ -213,7 +222,7 @@ def group_commands() -> None:
 
 
 @group_commands.command()
-@click.argument("name", metavar="GROUP")
+@click.argument("name", metavar="GROUP", shell_complete=complete.groups)
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @json_option
 @config_option

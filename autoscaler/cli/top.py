@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from autoscaler.cli import arguments
+from autoscaler.cli import arguments, complete
 from autoscaler.cli.command import config_option, json_option, print_json, settings
 from autoscaler.cli.live import show_live
 from autoscaler.cli.output import Picture, console, is_live, show
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--group", metavar="GROUP", help="Only instances of this group.")
+@click.option("--group", metavar="GROUP", shell_complete=complete.groups, help="Only instances of this group.")
 @click.option("--sort", type=click.Choice(list(SORTS)), default="cpu", show_default=True, help="The greediest first.")
 @click.option(
     "--interval",

@@ -11,11 +11,14 @@ class Case:
     words: str = ""
     code: int = 0
     json: str | None = "--json"
+    wide: bool = False
+    """Whether it prints something for programs, whose lines are as long as they are."""
 
 
 CASES: Mapping[str, Case] = {
     "attach": Case("web-1"),
     "capacity": Case("web --to 6", code=1),
+    "completion": Case("bash", json=None, wide=True),
     "detach": Case("web-1"),
     "doctor": Case(code=1),
     "events": Case("--since 2h"),
@@ -34,7 +37,7 @@ CASES: Mapping[str, Case] = {
     "resume": Case("web"),
     "run": Case("--config nowhere.yaml", code=1, json=None),
     "scale": Case("web 3 --for 90m"),
-    "schema": Case(json=""),
+    "schema": Case(json="", wide=True),
     "simulate": Case("--policy web.yaml --load load.csv --step 10m", json="--json -"),
     "status": Case(),
     "top": Case("--once"),

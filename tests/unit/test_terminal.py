@@ -1,15 +1,18 @@
 """Commands on terminals, in pipes, in other locales: what of colours, widths and signs each is given."""
 
+import errno
 import fcntl
 import json
 import os
 import pty
 import re
+import signal
 import struct
 import subprocess
 import sys
 import termios
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -28,23 +31,48 @@ COMMAND = [sys.executable, "-c", "from autoscaler.cli import main; main()"]
 CONTROL = re.compile(rb"\x1b[\[\]()][0-9;?]*[A-Za-z]")
 
 
-def on_a_terminal(config: Path, *words: str, columns: int = 80, **environment: str) -> tuple[int, bytes]:
-    """Run a command on a real terminal, and give its exit code and all that it wrote there."""
+def terminal(columns: int) -> tuple[int, int]:
+    """Open both ends of a terminal of so many columns: ours, and a command's."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 40, columns, 0, 0))
+    return ours, theirs
+
+
+def rest(ours: int) -> bytes:
+    """Read what is written to a terminal until nobody has its other end open any more, and close ours."""
+    written = bytearray()
+    while part := _read(ours):
+        written += part
+    os.close(ours)
+    return bytes(written)
+
+
+def _read(ours: int) -> bytes:
+    try:
+        return os.read(ours, 65536)
+    except OSError as end:
+        if end.errno != errno.EIO:  # so Linux tells of the end
+            raise
+    return b""
+
+
+def on_a_terminal(
+    config: Path, *words: str, columns: int = 80, environment: Mapping[str, str] | None = None
+) -> tuple[int, bytes]:
+    """Run a command on a real terminal, and give its exit code and all that it wrote there."""
+    ours, theirs = terminal(columns)
     kept = {name: value for name, value in os.environ.items() if name not in {"NO_COLOR", "COLUMNS", "LINES"}}
-    env = {**kept, "AUTOSCALER_CONFIG": str(config), "TERM": "xterm-256color", "LC_ALL": "C.UTF-8", **environment}
+    env = {
+        **kept,
+        "AUTOSCALER_CONFIG": str(config),
+        "TERM": "xterm-256color",
+        "LC_ALL": "C.UTF-8",
+        **(environment or {}),
+    }
     with subprocess.Popen([*COMMAND, *words], stdin=theirs, stdout=theirs, stderr=theirs, env=env) as process:
         os.close(theirs)
-        written = bytearray()
-        try:
-            while part := os.read(ours, 65536):
-                written += part
-        except OSError:  # so Linux tells that nobody has the other end open any more
-            pass
-        finally:
-            os.close(ours)
-    return process.returncode, bytes(written)
+        written = rest(ours)
+    return process.returncode, written
 
 
 @pytest.mark.usefixtures("daemon")
@@ -59,7 +87,7 @@ def on_a_terminal(config: Path, *words: str, columns: int = 80, **environment: s
 def test_colours_are_for_terminals_that_want_them(
     config: Path, environment: dict[str, str], coloured: bool, controlled: bool
 ) -> None:
-    code, written = on_a_terminal(config, "status", **environment)
+    code, written = on_a_terminal(config, "status", environment=environment)
     assert code == 0
     assert (b"\x1b[32m" in written or b"\x1b[1;31m" in written) is coloured
     assert bool(CONTROL.search(written)) is controlled
@@ -162,8 +190,7 @@ def test_status_is_shown_anew_until_ctrl_c(run: Run, config: Path, desk: Desk, m
 
 def test_a_terminal_is_drawn_anew_in_place(config: Path, daemon: ControlServer) -> None:
     """The first picture is on an alternate screen, which ends with the command."""
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 40, 80, 0, 0))
+    ours, theirs = terminal(80)
     env = {**os.environ, "AUTOSCALER_CONFIG": str(config), "TERM": "xterm-256color"}
     command = [*COMMAND, "status", "--watch", "1s"]
     with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=env) as process:
@@ -171,13 +198,8 @@ def test_a_terminal_is_drawn_anew_in_place(config: Path, daemon: ControlServer) 
         written = bytearray()
         while written.count(b"running for") < 2:
             written += os.read(ours, 65536)
-        process.send_signal(2)
-        try:
-            while part := os.read(ours, 65536):
-                written += part
-        except OSError:  # so Linux tells that nobody has the other end open any more
-            pass
-        os.close(ours)
+        process.send_signal(signal.SIGINT)
+        written += rest(ours)
     assert process.returncode == 130
     assert written.startswith(b"\x1b[?1049h")
     assert b"\x1b[?1049l" in written

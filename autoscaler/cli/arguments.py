@@ -2,12 +2,15 @@
 
 import re
 import time
+from collections.abc import Callable
 from datetime import datetime, timedelta
+from typing import Any, TypeVar
 
 import click
 
 from autoscaler.policy.values import WrongValueError, read_size
 
+F = TypeVar("F", bound=Callable[..., Any])
 _LONGEST_SECONDS = 365 * 86400.0
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -32,6 +35,20 @@ def duration(_: click.Context, __: click.Parameter, value: str | None) -> float 
     if seconds > _LONGEST_SECONDS:
         raise click.BadParameter(f"{value!r} is longer than the 365d that can be held")
     return seconds
+
+
+def duration_option(*names: str, **more: Any) -> Callable[[F], F]:
+    """Make an option that takes a duration, and gives seconds."""
+    return _option(duration, "DURATION", names, more)
+
+
+def share_option(*names: str, **more: Any) -> Callable[[F], F]:
+    """Make an option that takes a share, and gives a fraction of one."""
+    return _option(share, "SHARE", names, more)
+
+
+def _option(reads: Any, metavar: str, names: tuple[str, ...], more: dict[str, Any]) -> Callable[[F], F]:
+    return click.option(*names, metavar=metavar, callback=reads, show_default="default" in more, **more)
 
 
 def size(_: click.Context, __: click.Parameter, value: str) -> int:

@@ -30,13 +30,11 @@ _WIDEST = 200
 
 
 @click.command()
-@click.option(
+@arguments.duration_option(
     "--watch",
     "watch_seconds",
-    metavar="DURATION",
     is_flag=False,
     flag_value="2s",
-    callback=arguments.duration,
     help="Show it anew every so often, until Ctrl-C: 5s, 1m.  [2s where left out]",
 )
 @json_option
@@ -134,13 +132,10 @@ def explain(ctx: click.Context, group: str, at: float | None, as_json: bool) -> 
 
 @click.command()
 @click.option("--group", metavar="GROUP", shell_complete=complete.groups, help="Only what happened to this group.")
-@click.option(
+@arguments.duration_option(
     "--since",
     "since_seconds",
-    metavar="DURATION",
     default="1h",
-    show_default=True,
-    callback=arguments.duration,
     help="How far back: 90s, 5m, 2h, 3d.",
 )
 @click.option("--follow", is_flag=True, help="Go on with what happens next, until Ctrl-C.")
@@ -179,13 +174,10 @@ def _show_event(out: Console, event: Event, as_json: bool) -> None:
 
 @click.command()
 @group_argument
-@click.option(
+@arguments.duration_option(
     "--since",
     "since_seconds",
-    metavar="DURATION",
     default="6h",
-    show_default=True,
-    callback=arguments.duration,
     help="How far back: 90m, 12h, 8d.",
 )
 @json_option

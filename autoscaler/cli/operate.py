@@ -26,11 +26,9 @@ from autoscaler.reasons import clock, duration, moment
 @click.command()
 @group_argument
 @click.argument("count", metavar="N|auto", shell_complete=complete.auto, callback=arguments.count_or_auto)
-@click.option(
+@arguments.duration_option(
     "--for",
     "for_seconds",
-    metavar="DURATION",
-    callback=arguments.duration,
     help=f"How long to hold it: 90s, 5m, 2h.  [default: {DEFAULT_HOLD}]",
 )
 @json_option
@@ -180,11 +178,9 @@ def accept(ctx: click.Context, as_json: bool) -> None:
 
 @click.command()
 @instance_argument
-@click.option(
+@arguments.duration_option(
     "--for",
     "for_seconds",
-    metavar="DURATION",
-    callback=arguments.duration,
     help=f"How long to protect it: 90s, 5m, 2h, 30d.  [default: {DEFAULT_HOLD}]",
 )
 @json_option

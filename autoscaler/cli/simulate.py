@@ -76,31 +76,22 @@ def _names(_: click.Context, __: click.Parameter, value: str | None) -> tuple[st
     metavar="DURATION|measured",
     help="From asking for an instance to its being ready; measured: as the recording's launches took.",
 )
-@click.option(
+@arguments.duration_option(
     "--step",
     default="15s",
-    show_default=True,
-    callback=arguments.duration,
-    metavar="DURATION",
     help="Between decisions.",
 )
-@click.option(
+@arguments.share_option(
     "--line",
     default="70%",
-    show_default=True,
-    callback=arguments.share,
-    metavar="SHARE",
     help="The utilisation that should not be exceeded.",
 )
-@click.option(
+@arguments.share_option(
     "--within",
     default="1%",
-    show_default=True,
-    callback=arguments.share,
-    metavar="SHARE",
     help="The share of time above the line that still counts as keeping it.",
 )
-@click.option("--failures", default="0%", callback=arguments.share, metavar="SHARE", help="Launches that fail.")
+@arguments.share_option("--failures", default="0%", help="Launches that fail.")
 @click.option("--slow-boots", is_flag=True, help="One launch in ten takes three times as long.")
 @click.option("--hosts-capacity", type=click.IntRange(min=1), metavar="N", help="Instances the hosts have room for.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Of what is drawn by chance.")

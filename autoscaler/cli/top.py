@@ -24,13 +24,10 @@ if TYPE_CHECKING:
 @click.command()
 @click.option("--group", metavar="GROUP", shell_complete=complete.groups, help="Only instances of this group.")
 @click.option("--sort", type=click.Choice(list(SORTS)), default="cpu", show_default=True, help="The greediest first.")
-@click.option(
+@arguments.duration_option(
     "--interval",
     "interval_seconds",
-    metavar="DURATION",
     default="2s",
-    show_default=True,
-    callback=arguments.duration,
     help="Between two looks; rates are over this time.",
 )
 @click.option("--once", is_flag=True, help="Print one table and end; so it does without a terminal, and with --json.")

@@ -4,23 +4,23 @@ import time
 
 import click
 
-from autoscaler.cli.command import ask, config_option, confirm, json_option, print_json
-from autoscaler.cli.output import console
-from autoscaler.cli.show_refresh import refresh_data, show_refresh
+from autoscaler.cli.command import ask, config_option, confirm, group_argument, json_option, print_json
+from autoscaler.cli.output import console, show
+from autoscaler.cli.show_refresh import refresh_data, refresh_picture
 from autoscaler.codec import decode
 from autoscaler.core.errors import ControlError
 from autoscaler.core.snapshot import GroupStatus, Snapshot
 
 
 @click.command()
-@click.argument("group")
-@click.option("--status", "show", is_flag=True, help="Show how far it is, and what it waits for.")
+@group_argument
+@click.option("--status", "looks", is_flag=True, help="Show how far it is, and what it waits for.")
 @click.option("--cancel", is_flag=True, help="Stop it where it is.")
 @click.option("--rollback", is_flag=True, help="Go back to the image that was in service before.")
 @json_option
 @config_option
 @click.pass_context
-def refresh(ctx: click.Context, group: str, show: bool, cancel: bool, rollback: bool, as_json: bool) -> None:
+def refresh(ctx: click.Context, group: str, looks: bool, cancel: bool, rollback: bool, as_json: bool) -> None:
     """Replace what does not stand on the image that the policy names.
 
     First a canary, then batches, as the policy's section refresh has it. To
@@ -28,14 +28,14 @@ def refresh(ctx: click.Context, group: str, show: bool, cancel: bool, rollback: 
 
     Example: autoscaler refresh web
     """
-    if show + cancel + rollback > 1:
+    if looks + cancel + rollback > 1:
         raise click.UsageError("--status, --cancel and --rollback exclude each other")
-    if show:
+    if looks:
         status = _group(ctx, group)
         if as_json:
             print_json(refresh_data(status))
         else:
-            show_refresh(console(), status, time.time())
+            show(console(), refresh_picture(status, time.time()))
         return
     more = f"`autoscaler refresh {group} --status` shows how far it is"
     if cancel:

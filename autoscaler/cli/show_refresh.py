@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from autoscaler.cli.output import table
 from autoscaler.codec import encode
 from autoscaler.core.decision import ABOUT_REFRESH, Reason, ReasonCode
 from autoscaler.core.memory import RefreshPhase, Setback
@@ -38,7 +38,7 @@ _TOLD = frozenset({ReasonCode.REFRESH_REPLACES, ReasonCode.REFRESH_GOES_BACK, Re
 
 
 def refresh_data(status: GroupStatus) -> dict[str, Any]:
-    """Give as plain JSON data what `show_refresh` prints."""
+    """Give as plain JSON data what `refresh_picture` shows."""
     return {
         "group": status.group,
         "image": encode(status.image),
@@ -51,12 +51,11 @@ def refresh_data(status: GroupStatus) -> dict[str, Any]:
     }
 
 
-def show_refresh(console: Console, status: GroupStatus, now: float) -> None:
-    """Print a group's refresh under way, or its last one; `now` is seconds since the epoch."""
-    for line in _lines(status, now):
-        console.print(line, soft_wrap=not console.is_terminal)
+def refresh_picture(status: GroupStatus, now: float) -> Iterator[Text | Table]:
+    """Give a group's refresh under way, or its last one; `now` is seconds since the epoch."""
+    yield from _lines(status, now)
     if status.instances:
-        console.print(_instances(status, now))
+        yield _instances(status, now)
 
 
 def _lines(status: GroupStatus, now: float) -> Iterator[Text]:
@@ -97,16 +96,13 @@ def _reasons(status: GroupStatus) -> tuple[Reason, ...]:
 
 
 def _instances(status: GroupStatus, now: float) -> Table:
-    table = Table(box=None, padding=(0, 2), pad_edge=True, header_style="dim")
-    for name in ("INSTANCE", "IMAGE", "STATE"):
-        table.add_column(name)
-    table.add_column("FOR", justify="right")
+    shown = table(INSTANCE="left", IMAGE="left", STATE="left", FOR="right")
     target = status.image if status.refresh is None else status.refresh.target
     for instance in status.instances:
-        table.add_row(
+        shown.add_row(
             instance.instance, _image(instance.image, target), instance.state.value, _since(instance.since, now)
         )
-    return table
+    return shown
 
 
 def _image(image: Image | None, target: Image | None) -> Text:

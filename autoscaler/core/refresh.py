@@ -6,20 +6,19 @@ middle goes on with it.
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from autoscaler.core.action import Clone, IntentState
-from autoscaler.core.decision import Reason, ReasonCode, because
+from autoscaler.core.decision import ReasonCode
 from autoscaler.core.errors import ControlError, HypervisorErrorKind
 from autoscaler.core.instances import Instance
 from autoscaler.core.memory import GroupMemory, RefreshPhase, RefreshState, Setback
 from autoscaler.core.observation import Change, Observation, Request
 from autoscaler.core.policy import Image, Mode, Policy, Starved
 from autoscaler.core.replacing import (
-    goal,
-    in_service,
+    NOT_YET_GONE,
+    Refreshing,
     leave_now,
-    pinned_image,
     stands_on,
     to_be_replaced,
 )
@@ -39,41 +38,6 @@ _NOT_THE_IMAGES_FAULT = frozenset(
     }
 )
 _WAITING = frozenset({RefreshPhase.SOAK, RefreshPhase.PAUSE})
-_NOT_YET_GONE = frozenset(
-    {InstanceState.DRAINING, InstanceState.STOPPING, InstanceState.FAILED, InstanceState.UNHEALTHY}
-)
-
-
-@dataclass(frozen=True, slots=True)
-class _Group:
-    """A group as a refresh sees it."""
-
-    policy: Policy
-    memory: GroupMemory
-    instances: tuple[Instance, ...]
-    at: float
-
-    @property
-    def live(self) -> tuple[Instance, ...]:
-        return tuple(i for i in self.instances if i.live)
-
-    @property
-    def admitted(self) -> int:
-        return len(self.live) if self.memory.admitted is None else self.memory.admitted
-
-    def others(self, refresh: RefreshState) -> tuple[Instance, ...]:
-        """Give those that are to be replaced sooner or later, on their way or not."""
-        states = [i for i in self.instances if i.live or (i.state in _NOT_YET_GONE and i.reachable)]
-        return tuple(i for i in states if not stands_on(refresh.target, i) and not i.protected)
-
-    def new(self, refresh: RefreshState) -> int:
-        return sum(stands_on(refresh.target, i) for i in self.live)
-
-    def ready(self, refresh: RefreshState) -> int:
-        return sum(stands_on(refresh.target, i) and in_service(i, self.memory) for i in self.live)
-
-    def goal(self, refresh: RefreshState) -> int:
-        return goal(self.policy, refresh, self.admitted, self.live)
 
 
 # What operators ask for
@@ -161,12 +125,12 @@ def take_in_refresh(
         return memory
     if memory.paused or policy.mode is Mode.SHADOW:
         return hold_refresh(memory, at)
-    refresh = _advance(refresh, _Group(policy, memory, tuple(instances), at), observation)
+    refresh = _advance(refresh, Refreshing(policy, memory, tuple(instances), at), observation)
     memory = replace(memory, refresh=refresh)
     return hold_refresh(memory, at) if refresh.held else memory
 
 
-def _advance(refresh: RefreshState, group: _Group, observation: Observation) -> RefreshState:
+def _advance(refresh: RefreshState, group: Refreshing, observation: Observation) -> RefreshState:
     if refresh.phase is RefreshPhase.ASKED:
         refresh = _begin(refresh, group)
     refresh = replace(refresh, failed=_failed_in_a_row(refresh, group, observation))
@@ -179,7 +143,7 @@ def _advance(refresh: RefreshState, group: _Group, observation: Observation) -> 
     return refresh if held else _go_on(refresh, group)
 
 
-def _begin(refresh: RefreshState, group: _Group) -> RefreshState:
+def _begin(refresh: RefreshState, group: Refreshing) -> RefreshState:
     if refresh.back or group.policy.refresh.canary == 0:
         refresh = _next_batch(refresh, group)
     else:
@@ -189,14 +153,14 @@ def _begin(refresh: RefreshState, group: _Group) -> RefreshState:
     return replace(refresh, previous=_mostly_stood_on(refresh, group))
 
 
-def _mostly_stood_on(refresh: RefreshState, group: _Group) -> Image | None:
+def _mostly_stood_on(refresh: RefreshState, group: Refreshing) -> Image | None:
     """Give the image in service: what most instances stand on, and of several the oldest's."""
     counted = Counter(i.image for i in group.others(refresh) if i.image is not None)
     oldest = {i.image: i.created_at for i in sorted(group.instances, key=lambda i: (-i.created_at, i.id))}
     return min(counted, key=lambda image: (-counted[image], oldest[image]), default=None)
 
 
-def _go_on(refresh: RefreshState, group: _Group) -> RefreshState:
+def _go_on(refresh: RefreshState, group: Refreshing) -> RefreshState:
     at, ready, wanted = group.at, group.ready(refresh), group.goal(refresh)
     others = group.others(refresh)
     if not others and ready >= wanted:
@@ -205,7 +169,7 @@ def _go_on(refresh: RefreshState, group: _Group) -> RefreshState:
         case RefreshPhase.SOAK if ready < wanted:
             return _enter(refresh, RefreshPhase.CANARY, at)
         case RefreshPhase.SOAK | RefreshPhase.PAUSE:
-            return _next_batch(refresh, group) if at >= _waits_until(refresh, group.policy) else refresh
+            return _next_batch(refresh, group) if at >= waits_until(refresh, group.policy) else refresh
         case RefreshPhase.CANARY if ready >= wanted > 0 or (ready == group.new(refresh) > 0 and _waits(refresh, group)):
             return replace(_enter(refresh, RefreshPhase.SOAK, at), goal=ready)
         case RefreshPhase.BATCH if ready >= wanted and _is_replaced(refresh, group, others):
@@ -213,16 +177,16 @@ def _go_on(refresh: RefreshState, group: _Group) -> RefreshState:
     return _note_progress(refresh, group)
 
 
-def _waits_until(refresh: RefreshState, policy: Policy) -> float:
+def waits_until(refresh: RefreshState, policy: Policy) -> float:
     """Give when a refresh goes on that waits of its own will."""
     watched = refresh.phase is RefreshPhase.SOAK
     return refresh.since + (policy.refresh.canary_soak_seconds if watched else policy.refresh.pause_seconds)
 
 
-def _is_replaced(refresh: RefreshState, group: _Group, others: Sequence[Instance]) -> bool:
+def _is_replaced(refresh: RefreshState, group: Refreshing, others: Sequence[Instance]) -> bool:
     """Whether everything of a batch has left."""
     memory = replace(group.memory, refresh=refresh)
-    leaving = any(i.state in _NOT_YET_GONE for i in others)
+    leaving = any(i.state in NOT_YET_GONE for i in others)
     return not leaving and not to_be_replaced(group.policy, group.admitted, group.live, memory)
 
 
@@ -232,13 +196,13 @@ def _enter(refresh: RefreshState, phase: RefreshPhase, at: float) -> RefreshStat
     return replace(refresh, phase=phase, since=at, progress_at=refresh.progress_at + waited)
 
 
-def _next_batch(refresh: RefreshState, group: _Group) -> RefreshState:
+def _next_batch(refresh: RefreshState, group: Refreshing) -> RefreshState:
     count = max(1, group.policy.refresh.batch.of(group.admitted))
     entered = _enter(refresh, RefreshPhase.BATCH, group.at)
     return replace(entered, batch=refresh.batch + 1, goal=group.new(refresh) + count)
 
 
-def _note_progress(refresh: RefreshState, group: _Group) -> RefreshState:
+def _note_progress(refresh: RefreshState, group: Refreshing) -> RefreshState:
     others = [i for i in group.live if not stands_on(refresh.target, i)]
     far = group.ready(refresh) - len(others)
     if refresh.furthest is None or far > refresh.furthest:
@@ -248,7 +212,7 @@ def _note_progress(refresh: RefreshState, group: _Group) -> RefreshState:
     return replace(refresh, progress_at=group.at) if waits else refresh
 
 
-def _waits(refresh: RefreshState, group: _Group) -> ReasonCode | None:
+def _waits(refresh: RefreshState, group: Refreshing) -> ReasonCode | None:
     """Tell what keeps the next instance from being made of the target, if neither room nor service allow it."""
     memory = replace(group.memory, refresh=refresh)
     replaced = to_be_replaced(group.policy, group.admitted, group.live, memory)
@@ -260,7 +224,7 @@ def _waits(refresh: RefreshState, group: _Group) -> ReasonCode | None:
 # What goes wrong
 
 
-def _set_back(refresh: RefreshState, group: _Group, why: Setback, culprit: str | None) -> RefreshState:
+def _set_back(refresh: RefreshState, group: Refreshing, why: Setback, culprit: str | None) -> RefreshState:
     """Go back to what was in service, or stop where it is."""
     previous = refresh.previous
     if refresh.back or previous is None or not group.policy.refresh.rollback:
@@ -271,7 +235,7 @@ def _set_back(refresh: RefreshState, group: _Group, why: Setback, culprit: str |
     return _begin(back, group)
 
 
-def _setback(refresh: RefreshState, group: _Group, observation: Observation) -> tuple[Setback, str | None] | None:
+def _setback(refresh: RefreshState, group: Refreshing, observation: Observation) -> tuple[Setback, str | None] | None:
     """Tell what makes the target a bad one, and the instance that shows it."""
     if refresh.unproven:
         found = _bad_canary(refresh, group, observation)
@@ -287,7 +251,7 @@ def _setback(refresh: RefreshState, group: _Group, observation: Observation) -> 
     return (Setback.NO_PROGRESS, None) if late and refresh.phase not in _WAITING else None
 
 
-def _bad_canary(refresh: RefreshState, group: _Group, observation: Observation) -> tuple[Setback, str] | None:
+def _bad_canary(refresh: RefreshState, group: Refreshing, observation: Observation) -> tuple[Setback, str] | None:
     for instance in group.instances:
         if not stands_on(refresh.target, instance) or _was_so_before(instance, refresh, group.memory):
             continue
@@ -317,7 +281,7 @@ def _launches_not_made(refresh: RefreshState, policy: Policy, observation: Obser
             yield action.instance
 
 
-def _failed_in_a_row(refresh: RefreshState, group: _Group, observation: Observation) -> int:
+def _failed_in_a_row(refresh: RefreshState, group: Refreshing, observation: Observation) -> int:
     """Count launches from the target that failed since one of it became ready."""
     known, lives = group.memory.instances, group.memory.lives
     ours = [i for i in group.instances if stands_on(refresh.target, i)]
@@ -328,111 +292,3 @@ def _failed_in_a_row(refresh: RefreshState, group: _Group, observation: Observat
     new = [i for i in ours if i.state is failed and i.id in lives and lives[i.id].state is not failed]
     never_ready = sum(i.id not in known or known[i.id].ready_at is None for i in new)
     return refresh.failed + never_ready + sum(1 for _ in _launches_not_made(refresh, group.policy, observation))
-
-
-# What is said of it
-
-
-def refresh_reasons(
-    policy: Policy, instances: Sequence[Instance], memory: GroupMemory, at: float
-) -> tuple[Reason, ...]:
-    """Say how far a refresh is and what it waits for, or what became of it."""
-    refresh = memory.refresh
-    if refresh is None:
-        return ()
-    group = _Group(policy, memory, tuple(instances), at)
-    said = tuple(_progress(refresh, group)) if refresh.running else tuple(_ended(refresh, group))
-    pinned = pinned_image(policy, memory)
-    if pinned is not None and refresh.refused is not None:
-        about = {"image": str(pinned), "refused": str(refresh.refused), "group": policy.group}
-        said += (Reason(ReasonCode.LAUNCHES_PINNED, about),)
-    return said
-
-
-def _progress(refresh: RefreshState, group: _Group) -> Iterator[Reason]:
-    image, wanted, ready = str(refresh.target), group.goal(refresh), group.ready(refresh)
-    if refresh.back and refresh.refused is not None:
-        yield _why_back(refresh)
-    match refresh.phase:
-        case RefreshPhase.ASKED:
-            yield because(ReasonCode.REFRESH_ASKED, image=image)
-        case RefreshPhase.CANARY:
-            yield because(ReasonCode.REFRESH_TRIES, image=image, wanted=wanted, made=group.new(refresh), ready=ready)
-        case RefreshPhase.SOAK:
-            until = _waits_until(refresh, group.policy)
-            yield because(ReasonCode.REFRESH_SOAKS, image=image, ready=ready, until=until)
-        case RefreshPhase.BATCH:
-            left = len(group.others(refresh))
-            yield because(ReasonCode.REFRESH_REPLACES, image=image, batch=refresh.batch, ready=ready, left=left)
-        case RefreshPhase.PAUSE:
-            left, until = len(group.others(refresh)), _waits_until(refresh, group.policy)
-            yield because(ReasonCode.REFRESH_PAUSES, image=image, batch=refresh.batch, left=left, until=until)
-    if refresh.held:
-        yield because(ReasonCode.REFRESH_STARVED, image=image)
-    spared = _spared(refresh, group)
-    if spared:
-        yield because(ReasonCode.REFRESH_SPARES, protected=spared)
-
-
-def _ended(refresh: RefreshState, group: _Group) -> Iterator[Reason]:
-    """Say how it ended: of a failure always, of all else when it happens."""
-    image = str(refresh.target)
-    if refresh.phase is RefreshPhase.FAILED:
-        why = "" if refresh.why is None else refresh.why.value
-        yield because(
-            ReasonCode.REFRESH_FAILED, image=image, why=why, instance=refresh.culprit or "", group=group.policy.group
-        )
-    if refresh.since != group.at:
-        return
-    match refresh.phase:
-        case RefreshPhase.DONE:
-            yield because(ReasonCode.REFRESH_DONE, image=image, spared=_spared(refresh, group))
-        case RefreshPhase.ROLLED_BACK:
-            yield because(ReasonCode.REFRESH_ROLLED_BACK, image=image)
-        case RefreshPhase.CANCELLED:
-            yield because(ReasonCode.REFRESH_CANCELLED, image=image)
-
-
-def _why_back(refresh: RefreshState) -> Reason:
-    assert refresh.refused is not None
-    about = {
-        "image": str(refresh.target),
-        "refused": str(refresh.refused),
-        "why": "" if refresh.why is None else refresh.why.value,
-        "instance": refresh.culprit or "",
-    }
-    return Reason(ReasonCode.REFRESH_GOES_BACK, about)
-
-
-def _spared(refresh: RefreshState, group: _Group) -> int:
-    """Count what stays on another image because an operator protects it or took it out of the group."""
-    kept = [i for i in group.instances if i.protected or i.state is InstanceState.DETACHED]
-    return sum(not stands_on(refresh.target, i) for i in kept)
-
-
-def refresh_status(
-    policy: Policy, instances: Sequence[Instance], memory: GroupMemory, at: float
-) -> RefreshStatus | None:
-    """Show a refresh that is under way, or the last one; None where there was none."""
-    refresh = memory.refresh
-    if refresh is None:
-        return None
-    group = _Group(policy, memory, tuple(instances), at)
-    return RefreshStatus(
-        refresh.target,
-        refresh.previous,
-        refresh.phase,
-        refresh.since,
-        refresh.started_at,
-        refresh.by,
-        back=refresh.back,
-        refused=refresh.refused,
-        why=refresh.why,
-        culprit=refresh.culprit,
-        batch=refresh.batch,
-        old=len(group.others(refresh)),
-        new=group.new(refresh),
-        ready=group.ready(refresh),
-        spared=_spared(refresh, group),
-        pinned=pinned_image(policy, memory) is not None,
-    )

@@ -6,6 +6,7 @@ others as many stay as are needed beside them, and the rest is replaced.
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from autoscaler.core.decision import Reason, ReasonCode, because
 from autoscaler.core.instances import Instance
@@ -13,6 +14,10 @@ from autoscaler.core.memory import GroupMemory, RefreshPhase, RefreshState
 from autoscaler.core.policy import Image, Policy
 from autoscaler.core.transition import InstanceState
 
+NOT_YET_GONE = frozenset(
+    {InstanceState.DRAINING, InstanceState.STOPPING, InstanceState.FAILED, InstanceState.UNHEALTHY}
+)
+"""Where an instance is on its way out, or may be."""
 _GOING = frozenset({InstanceState.DRAINING, InstanceState.STOPPING, InstanceState.FAILED})
 
 
@@ -159,3 +164,40 @@ def pinned_image(policy: Policy, group: GroupMemory) -> Image | None:
     if refresh is None or refresh.running or refresh.refused is None or not refresh.refused.same_as(policy.image):
         return None
     return refresh.target if refresh.back else refresh.previous
+
+
+@dataclass(frozen=True, slots=True)
+class Refreshing:
+    """A group as a refresh sees it."""
+
+    policy: Policy
+    memory: GroupMemory
+    instances: tuple[Instance, ...]
+    at: float
+
+    @property
+    def live(self) -> tuple[Instance, ...]:
+        """Give those that serve or will."""
+        return tuple(i for i in self.instances if i.live)
+
+    @property
+    def admitted(self) -> int:
+        """Give the size the group was granted last."""
+        return len(self.live) if self.memory.admitted is None else self.memory.admitted
+
+    def others(self, refresh: RefreshState) -> tuple[Instance, ...]:
+        """Give those that are to be replaced sooner or later, on their way or not."""
+        states = [i for i in self.instances if i.live or (i.state in NOT_YET_GONE and i.reachable)]
+        return tuple(i for i in states if not stands_on(refresh.target, i) and not i.protected)
+
+    def new(self, refresh: RefreshState) -> int:
+        """Count those that stand on the target."""
+        return sum(stands_on(refresh.target, i) for i in self.live)
+
+    def ready(self, refresh: RefreshState) -> int:
+        """Count those of them that are in service."""
+        return sum(stands_on(refresh.target, i) and in_service(i, self.memory) for i in self.live)
+
+    def goal(self, refresh: RefreshState) -> int:
+        """Give how many are to stand on the target by now."""
+        return goal(self.policy, refresh, self.admitted, self.live)

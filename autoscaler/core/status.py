@@ -23,7 +23,7 @@ from autoscaler.core.observation import (
     Unknown,
 )
 from autoscaler.core.policy import Policy
-from autoscaler.core.refresh import refresh_status
+from autoscaler.core.refresh_status import refresh_status
 from autoscaler.core.serving import wanted
 from autoscaler.core.snapshot import (
     GroupRoom,

@@ -26,7 +26,8 @@ from autoscaler.core.memory import GroupMemory, Memory
 from autoscaler.core.observation import Change, Domain, DomainCounters, HostInventory, Observation, Unknown
 from autoscaler.core.policy import Image, Mode, Policy, stand_in
 from autoscaler.core.reconcile import clones, starts, turns
-from autoscaler.core.refresh import hold_refresh, refresh_reasons, take_in_refresh
+from autoscaler.core.refresh import hold_refresh, take_in_refresh
+from autoscaler.core.refresh_status import refresh_reasons
 from autoscaler.core.replacing import launch_image, launch_images
 from autoscaler.core.serving import take_in_traffic, traffic_reasons
 from autoscaler.core.signals import is_complete

@@ -24,7 +24,8 @@ from autoscaler.core.policy import (
     TrafficKind,
 )
 from autoscaler.core.policy import Drain as DrainPolicy
-from autoscaler.core.refresh import refresh_status, refuse_refresh
+from autoscaler.core.refresh import refuse_refresh
+from autoscaler.core.refresh_status import refresh_status
 from autoscaler.core.serving import wanted
 from autoscaler.core.snapshot import RefreshStatus
 from autoscaler.core.step import StepResult

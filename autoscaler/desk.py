@@ -61,11 +61,10 @@ class Desk:
         if change is Change.DELETE:
             self._refuse_deletion(group)
         else:
-            policy = self._policy(group)
-            size = policy.size
+            size = self._policy(group).size
             if change in _OF_REFRESH:
-                known = next((status.refresh for status in self._snapshot().groups if status.group == group), None)
-                refuse_refresh(group, policy.image, known, change)
+                known = next((status for status in self._snapshot().groups if status.group == group), None)
+                refuse_refresh(group, known, change)
             if change is Change.SCALE and (count is None or not size.min <= count <= size.max):
                 bounds = f"{size.min} to {size.max}"
                 raise ControlError(

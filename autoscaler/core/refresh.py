@@ -22,7 +22,7 @@ from autoscaler.core.replacing import (
     stands_on,
     to_be_replaced,
 )
-from autoscaler.core.snapshot import RefreshStatus
+from autoscaler.core.snapshot import GroupStatus
 from autoscaler.core.starvation import starvation
 from autoscaler.core.transition import InstanceState, TransitionReason
 
@@ -48,7 +48,8 @@ def ask(group: GroupMemory, policy: Policy, request: Request, at: float) -> Grou
     refresh = group.refresh
     match request.change:
         case Change.REFRESH:
-            if refresh is not None and refresh.running and refresh.target.same_as(policy.image):
+            under_way = refresh is not None and refresh.running and refresh.target.same_as(policy.image)
+            if under_way or not policy.image.volume:
                 return group
             # What an earlier refresh did not prove yet is nothing to go back to.
             previous = refresh.previous if refresh is not None and refresh.running and refresh.unproven else None
@@ -61,9 +62,12 @@ def ask(group: GroupMemory, policy: Policy, request: Request, at: float) -> Grou
     return group
 
 
-def refuse_refresh(group: str, image: Image | None, status: RefreshStatus | None, change: Change) -> None:
-    """Raise ControlError where a wish for a refresh makes no sense; `image` is the policy's."""
+def refuse_refresh(group: str, known: GroupStatus | None, change: Change) -> None:
+    """Raise ControlError where a wish for a refresh makes no sense; `known` is what the last tick left of the group."""
+    status, image = (None, None) if known is None else (known.refresh, known.image)
     running = status is not None and status.running
+    if change is Change.REFRESH and image is not None and not image.volume:
+        raise ControlError(f"group {group} cannot be refreshed: its image {image} leads to no volume at present")
     if change is Change.CANCEL_REFRESH and not running:
         raise ControlError(
             f"no refresh of group {group} is under way; `autoscaler refresh {group} --status` shows more"

@@ -16,6 +16,7 @@ from autoscaler.core.policy import (
     HookKind,
     Image,
     Launch,
+    Mode,
     Policy,
     Ready,
     Refresh,
@@ -31,6 +32,7 @@ from autoscaler.core.snapshot import RefreshStatus
 from autoscaler.core.step import StepResult
 from autoscaler.core.transition import InstanceState as S
 from autoscaler.core.transition import TransitionReason as R
+from tests.samples import WEB
 from tests.support.plant import Plant, group_instances
 
 V1, V2, V3 = (Image("default", f"v{number}.qcow2") for number in (1, 2, 3))
@@ -612,7 +614,7 @@ def test_a_full_pool_is_not_held_against_an_image() -> None:
 
 
 def test_what_comes_no_further_goes_back_in_the_end() -> None:
-    plant = plant_of()
+    plant = plant_of(replace(POLICY, refresh=replace(RULES, timeout_seconds=100.0)))
     plant.ask(Change.REFRESH)
     until(plant, lambda: state(plant).phase is RefreshPhase.BATCH)
     plant.broken = {"undefine"}
@@ -709,7 +711,17 @@ def shown(**changes: object) -> RefreshStatus:
 )
 def test_wishes_without_sense_are_refused(change: Change, now: RefreshStatus | None, says: str) -> None:
     with pytest.raises(ControlError, match=says):
-        refuse_refresh("web", V2, now, change)
+        refuse_refresh("web", replace(WEB, image=V2, refresh=now), change)
+
+
+def test_an_image_that_leads_nowhere_is_refused() -> None:
+    with pytest.raises(ControlError, match="leads to no volume at present"):
+        refuse_refresh("web", replace(WEB, image=Image("", "")), Change.REFRESH)
+    plant = plant_of()
+    plant.policy = replace(plant.policy, image=Image("", ""), mode=Mode.SHADOW)
+    plant.ask(Change.REFRESH)
+    plant.run(4.0)
+    assert plant.memory.groups["web"].refresh is None
 
 
 @pytest.mark.parametrize(
@@ -724,7 +736,8 @@ def test_wishes_without_sense_are_refused(change: Change, now: RefreshStatus | N
     ],
 )
 def test_wishes_with_sense_are_granted(change: Change, now: RefreshStatus | None) -> None:
-    refuse_refresh("web", V2, now, change)
+    refuse_refresh("web", replace(WEB, image=V2, refresh=now), change)
+    refuse_refresh("web", None, Change.REFRESH)
 
 
 @pytest.mark.parametrize(

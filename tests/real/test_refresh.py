@@ -123,7 +123,7 @@ def in_service(haproxy: HAProxyProcess) -> int:
 def test_a_refresh_behind_haproxy_fails_no_request(
     make_daemon: Make, haproxy: HAProxyProcess, libvirtd: PrivateLibvirtd
 ) -> None:
-    daemon = make_daemon(2, 3, canary_soak="1s", pause="0s", batch=2)
+    daemon = make_daemon(2, 4, canary_soak="1s", pause="0s", batch=2)
     with SteadyClient("127.0.0.1", haproxy.port, inside=libvirtd.inside_network) as client:
         bring_out(daemon, "v2")
         group = until_ended(daemon)

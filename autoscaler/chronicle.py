@@ -25,8 +25,9 @@ import structlog
 
 from autoscaler.core.decision import ABOUT_REFRESH, Decision, ReasonCode, decisive
 from autoscaler.core.errors import StoreError
-from autoscaler.core.memory import RefreshState
+from autoscaler.core.memory import RefreshPhase, RefreshState
 from autoscaler.core.observation import ExternalSample, Observation, Request, Unknown
+from autoscaler.core.policy import Image
 from autoscaler.core.snapshot import HostStatus, ReloadStatus
 from autoscaler.external.prometheus import NOT_ASKED
 from autoscaler.reasons import describe
@@ -67,6 +68,7 @@ class Chronicle:
         self._store = store
         self._hosts: dict[str, bool] = {}
         self._figures: dict[str, bool] = {}
+        self._refreshes: dict[str, tuple[Image, RefreshPhase, int]] = {}
         self._capacity: dict[str, frozenset[ReasonCode]] = {}
 
     def note(self, at: float, kind: str, group: str | None = None, **detail: str | float) -> None:
@@ -85,8 +87,13 @@ class Chronicle:
         self._capacity[decision.group] = frozenset(said)
 
     def refresh(self, decision: Decision, refresh: RefreshState | None) -> None:
-        """Note that a group's refresh came into another phase at this tick."""
-        if refresh is not None and refresh.since == decision.at:
+        """Note that a group's refresh came into another phase."""
+        if refresh is None:
+            return
+        known, now = self._refreshes.get(decision.group), (refresh.target, refresh.phase, refresh.batch)
+        self._refreshes[decision.group] = now
+        # What a daemon finds at its start was noted by the one before.
+        if now != known and (known is not None or refresh.since == decision.at):
             said = [describe(reason) for reason in decision.reasons if reason.code in ABOUT_REFRESH]
             detail = {"phase": refresh.phase.value, "target": str(refresh.target), "why": "; ".join(said)}
             self.note(decision.at, "refresh", decision.group, batch=refresh.batch, **detail)

@@ -48,11 +48,16 @@ def test_each_phase_of_a_refresh_is_an_event_once(journal: Journal) -> None:
     refresh = RefreshState(Image("default", "v2.qcow2"), "bob", NOW, RefreshPhase.SOAK, since=NOW)
     said = Reason(ReasonCode.REFRESH_SOAKS, {"image": "default/v2.qcow2", "ready": 1, "until": NOW + 60})
     for at in (NOW, NOW + 10):
-        chronicle.refresh(replace(STEADY, at=at, reasons=(said,)), refresh)
+        # While it is held the time of its phase goes along.
+        chronicle.refresh(replace(STEADY, at=at, reasons=(said,)), replace(refresh, since=at))
     chronicle.refresh(STEADY, None)
     (event,) = journal.events()
     assert (event.kind, event.group, event.detail["phase"]) == ("refresh", "db", "soak")
     assert "the first are ready" in str(event.detail["why"])
+    Chronicle(journal).refresh(replace(STEADY, at=NOW + 20), refresh)
+    assert kinds(journal) == ["refresh"], "a daemon that was restarted notes nothing twice"
+    chronicle.refresh(replace(STEADY, at=NOW + 30), replace(refresh, phase=RefreshPhase.BATCH, since=NOW + 30))
+    assert kinds(journal) == ["refresh", "refresh"]
 
 
 def test_that_nothing_is_acted_upon_is_no_reason_for_a_size() -> None:

@@ -75,7 +75,7 @@ def _again(ctx: click.Context, seconds: float) -> Iterator[Any]:
 @config_option
 @click.pass_context
 def hosts(ctx: click.Context, as_json: bool) -> None:
-    """Show what each host has, what is committed, and what still fits.
+    """Show what each host has, what is committed, what still fits.
 
     Example: autoscaler hosts
     """
@@ -143,7 +143,7 @@ def explain(ctx: click.Context, group: str, at: float | None, as_json: bool) -> 
 @config_option
 @click.pass_context
 def events(ctx: click.Context, group: str | None, since_seconds: float, follow: bool, as_json: bool) -> None:
-    """Show what happened: scalings, transitions, requests, reloads, alarms.
+    """Show what happened: scalings, requests, reloads, alarms.
 
     At most the newest 500. With --follow, --json prints one event per line.
 
@@ -202,7 +202,7 @@ def history(ctx: click.Context, group: str, since_seconds: float, as_json: bool)
 @config_option
 @click.pass_context
 def traffic(ctx: click.Context, group: str, as_json: bool) -> None:
-    """Show whom a group's load balancer serves, with how many sessions.
+    """Show whom a group's load balancer serves.
 
     Example: autoscaler traffic web
     """

@@ -92,7 +92,7 @@ reset = _change(
     "reset",
     group_argument,
     "launches of {0} are tried again",
-    """Try launches again that were stopped after too many had failed.
+    """Try launches again that were stopped for too many failures.
 
     Example: autoscaler reset web
     """,
@@ -163,7 +163,7 @@ def ledger() -> None:
 @config_option
 @click.pass_context
 def accept(ctx: click.Context, as_json: bool) -> None:
-    """Let volumes that are left over be deleted again, after a journal was lost.
+    """Let left-over volumes be deleted again, after a journal was lost.
 
     The instances that are there, adopted by their metadata, are written into it
     with their volumes; every host has to answer for that. Volumes of the lost

@@ -132,6 +132,41 @@ def test_status_is_shown_anew_until_ctrl_c(run: Run, config: Path, desk: Desk, m
     assert "\x1b" not in text
 
 
+@pytest.mark.usefixtures("berlin")
+def test_a_daemon_that_stops_while_it_is_watched_is_waited_for(
+    run: Run, daemon: ControlServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = iter((daemon.stop, lambda: None, daemon.start, lambda: None))
+
+    def wait(_seconds: float) -> None:
+        step = next(steps, None)
+        if step is None:
+            raise KeyboardInterrupt
+        step()
+
+    monkeypatch.setattr(time, "sleep", wait)
+    result = run("status", "--watch", "--json")
+    assert result.exit_code == 130
+    answers = [json.loads(line) for line in result.stdout.splitlines()]
+    assert ["version" in answer for answer in answers] == [True, False, False, True, True]
+    assert answers[1]["error"].startswith("no daemon answers: there is no socket at ")
+    steps = iter((daemon.stop,))
+    assert "23:13:24: no daemon answers" in run("status", "--watch").stdout
+    daemon.start()
+
+
+@pytest.mark.parametrize(
+    "command", ["status", "hosts", "explain web", "events", "history web", "scale web 2", "reload"]
+)
+def test_a_daemon_of_another_version_is_told_from_a_fault(
+    run: Run, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setattr("autoscaler.cli.command.request", lambda *_, **__: {"of": ["another", "release"]})
+    result = run(*command.split())
+    assert result.exit_code == 3
+    assert result.stderr.startswith("error: the daemon's answer is not understood: it is of another version")
+
+
 def test_a_terminal_is_drawn_anew_in_place(config: Path, daemon: ControlServer) -> None:
     """The first picture is on an alternate screen, which ends with the command."""
     ours, theirs = terminal(80)

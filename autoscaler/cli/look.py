@@ -93,7 +93,8 @@ def hosts(ctx: click.Context, as_json: bool) -> None:
     if as_json:
         print_json(hosts_data(rooms))
     else:
-        show(console(), hosts_picture(rooms))
+        out = console()
+        show(out, hosts_picture(rooms, out.width))
 
 
 @click.command()
@@ -226,7 +227,8 @@ def traffic(ctx: click.Context, group: str, as_json: bool) -> None:
     if as_json:
         print_json(encode(status))
     else:
-        show(console(), traffic_picture(group, status, time.time()))
+        out = console()
+        show(out, traffic_picture(group, status, time.time(), out.width))
 
 
 COMMANDS: tuple[click.Command, ...] = (status, hosts, capacity, explain, events, history, traffic)

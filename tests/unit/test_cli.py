@@ -138,7 +138,7 @@ BARE = replace(
 
 @pytest.mark.parametrize(("name", "rooms"), [("hosts", (ROOM, BARE)), ("hosts_before_first_tick", ())])
 def test_hosts_read_as_in_the_golden_file(name: str, rooms: tuple[HostRoom, ...]) -> None:
-    text = shown(hosts_picture(rooms))
+    text = shown(hosts_picture(rooms, 80))
     golden(f"cli_{name}.txt", text)
     assert max(map(len, text.splitlines())) <= 80
 

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from autoscaler.cli.hosts import hosts_picture
 from autoscaler.cli.output import harmless
 from autoscaler.cli.show_history import history_picture
 from autoscaler.cli.show_status import status_picture
 from autoscaler.cli.show_traffic import traffic_picture
 from autoscaler.control.server import ControlServer
-from tests.samples import HISTORY, NOW, SNAPSHOT, TRAFFIC
+from tests.samples import HISTORY, NOW, ROOM, SNAPSHOT, TRAFFIC
 from tests.support.commands import at_terminal, shown
 from tests.support.desk import Desk
 from tests.support.terminal import COMMAND, CONTROL, on_a_terminal, rest, terminal
@@ -60,11 +61,15 @@ def test_lines_are_no_longer_than_a_narrow_terminal(config: Path, command: str) 
 
 @pytest.mark.parametrize("width", [60, 80, 120])
 def test_nothing_is_clipped_on_a_narrow_terminal(width: int) -> None:
-    for picture in (status_picture(SNAPSHOT, NOW), traffic_picture("web", TRAFFIC, NOW)):
+    for picture in (
+        status_picture(SNAPSHOT, NOW),
+        traffic_picture("web", TRAFFIC, NOW, width),
+        hosts_picture((ROOM,), width),
+    ):
         text = shown(picture, width)
         assert "…" not in text
         assert max(map(len, text.splitlines())) <= width
-    assert "192.0.2.1:80" in shown(traffic_picture("web", TRAFFIC, NOW), 80)
+    assert "192.0.2.1:80" in shown(traffic_picture("web", TRAFFIC, NOW, width), width)
 
 
 @pytest.mark.parametrize("width", [60, 80, 120])

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from autoscaler.cli import arguments
+from autoscaler.cli.image_build import build
 from autoscaler.cli.output import console
 from autoscaler.cli.show_findings import show_findings
 from autoscaler.codec import encode
@@ -51,5 +52,7 @@ def lint(ctx: click.Context, file: Path, largest_bytes: int, as_json: bool) -> N
         found = show_findings(console(), findings)
     ctx.exit(1 if any(finding.level is Level.ERROR for finding in found) else 0)
 
+
+image.add_command(build)
 
 COMMANDS: tuple[click.Command, ...] = (image,)

@@ -11,7 +11,7 @@ from autoscaler.core.errors import AutoscalerError
 host_option = click.option(
     "--host",
     metavar="HOST",
-    help="A host of the configuration, or a libvirt URI; else the only one there is, or qemu:///system.",
+    help="A host of the configuration, or a libvirt URI.  [default: the only host there is]",
 )
 
 
@@ -19,25 +19,23 @@ def libvirt_uri(ctx: click.Context, host: str | None) -> str:
     """Give the URI of the host that is meant. Raises AutoscalerError where that is none, or not clear."""
     if host is not None and "://" in host:
         return host
-    known = _configured(ctx)
-    hosts = {} if known is None else known.hosts
+    hosts = (_configured(ctx) or config.Config()).hosts
+    names = ", ".join(hosts)
     if host is None:
         if len(hosts) > 1:
-            raise AutoscalerError(f"the configuration has several hosts: name one with --host: {', '.join(hosts)}")
-        return next((each.uri for each in hosts.values()), "qemu:///system")
+            raise AutoscalerError(f"the configuration has several hosts: name one of them with --host: {names}")
+        (only,) = hosts.values()
+        return only.uri
     if host not in hosts:
-        named = f"it has {', '.join(hosts)}" if hosts else "there is none"
-        raise AutoscalerError(f"--host: no host {host} in the configuration; {named}. A libvirt URI will do, too")
+        raise AutoscalerError(f"--host: there is no host {host}, but {names}; a libvirt URI will do, too")
     return hosts[host].uri
 
 
 def state_dir(ctx: click.Context) -> Path:
     """Give the daemon's state directory; without a configuration, root's usual one or the user's own."""
     known = _configured(ctx)
-    if known is not None:
-        return known.state_dir
-    if os.geteuid() == 0:
-        return config.Config.state_dir
+    if known is not None or os.geteuid() == 0:
+        return (known or config.Config()).state_dir
     return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state", "autoscaler")
 
 

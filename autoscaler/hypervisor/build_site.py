@@ -30,7 +30,7 @@ class BuildSite:
 
         def look(connection: libvirt.virConnect) -> str:
             found = volumes.active_pool(connection, pool, self.uri)
-            if volume in found.listVolumes():
+            if volume in [each.name() for each in found.listAllVolumes()]:
                 raise HypervisorError(
                     HypervisorErrorKind.EXISTS,
                     f"pool {pool} on host {self.uri} has a volume {volume} already, which is left alone. "
@@ -49,9 +49,7 @@ class BuildSite:
 
     def check_network(self, name: str) -> None:
         """Raise unless the installer can be plugged into this network."""
-        self._connections.call(
-            f"look at network {name}", lambda it: check_network(it, name, self.uri), _READ_SECONDS
-        )
+        self._connections.call(f"look at network {name}", lambda it: check_network(it, name, self.uri), _READ_SECONDS)
 
     def allocated_bytes(self, volume: VolumeRef) -> int:
         """Tell how much of the volume was written."""

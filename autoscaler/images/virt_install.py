@@ -61,8 +61,8 @@ def check_os_variant(name: str) -> None:
     )
 
 
-def run(command: Sequence[str], within_seconds: float, hear: Callable[[str], None]) -> None:
-    """Run it to its end; `hear` is told each line that it or the installer prints.
+def run(command: Sequence[str], within_seconds: float, hear: Callable[[str], None]) -> str:
+    """Run it to its end and give its last line; `hear` is told each one that it or the installer prints.
 
     Raises InstallationError when it fails, or has not ended in time. Whatever ends this ends virt-install, too, but
     not the domain that it started.
@@ -78,7 +78,7 @@ def run(command: Sequence[str], within_seconds: float, hear: Callable[[str], Non
         )
         os.close(terminal)
         try:
-            _listen(process, ear, command[0], within_seconds, hear)
+            return _listen(process, ear, command[0], within_seconds, hear)
         finally:
             _end(process)
     finally:
@@ -87,7 +87,7 @@ def run(command: Sequence[str], within_seconds: float, hear: Callable[[str], Non
 
 def _listen(
     process: subprocess.Popen[bytes], ear: int, program: str, within_seconds: float, hear: Callable[[str], None]
-) -> None:
+) -> str:
     end = time.monotonic() + within_seconds
     last = error = ""
     for line in _lines(process, ear, end):
@@ -98,12 +98,13 @@ def _listen(
     code = process.poll()
     if code is None:
         raise InstallationError(
-            f"the installation had not ended after {within_seconds:.0f} s; the last that was said: {last or 'nothing'}. "
-            "Does it ask something, or wait for the network? Allow more time with --within, or try --accelerator tcg "
-            "where KVM may hang"
+            f"the installation had not ended after {within_seconds:.0f} s; the last that was said: "
+            f"{last or 'nothing'}. Does it ask something, or wait for the network? Allow it more time with --within; "
+            "where it never said a word, KVM may hang: try --accelerator tcg"
         )
     if code != 0:
         raise InstallationError(f"{program} failed: {error or last or f'it ended with {code} and said nothing'}")
+    return last
 
 
 def _lines(process: subprocess.Popen[bytes], ear: int, end: float) -> Iterator[str]:

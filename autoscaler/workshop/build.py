@@ -63,13 +63,7 @@ def run(
     """
     journal.add_volume(build.volume, now())
     try:
-        virt_install.run(build.command, within_seconds, hear)
-        written = site.allocated_bytes(build.volume)
-        if written < _LEAST_WRITTEN_BYTES:
-            raise InstallationError(
-                f"the installer ended and wrote nothing to the disk; its last words are above. Look at it with: "
-                f"virsh -c {site.uri} console, or see what it misses"
-            )
+        _refuse_empty(build, site, virt_install.run(build.command, within_seconds, hear))
     except BaseException:
         with held_back():
             site.clear(build.domain_uuid, build.volume)
@@ -78,6 +72,14 @@ def run(
     with held_back():
         site.clear(build.domain_uuid, None)
         journal.remove_volume(build.volume)
+
+
+def _refuse_empty(build: Build, site: BuildSite, last: str) -> None:
+    if site.allocated_bytes(build.volume) < _LEAST_WRITTEN_BYTES:
+        raise InstallationError(
+            f"the installer ended without having written to its disk; the last that was said: {last or 'nothing'}. "
+            "Its preseed or kickstart file has to have the system put on /dev/vda"
+        )
 
 
 def clear_remains(journal: Journal, hear: Callable[[str], None]) -> None:

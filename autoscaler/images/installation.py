@@ -45,12 +45,12 @@ def command_line(installation: Installation, uri: str, domain: str, domain_uuid:
         PROGRAM,
         *("--connect", uri),
         *("--name", domain),
-        *("--metadata", f"uuid={domain_uuid},title=autoscaler image build {_escaped(it.name)}"),
+        *("--metadata", f"uuid={domain_uuid},title=image build {it.name}"),
         *("--memory", str(it.memory_bytes // _MIB)),
         *("--vcpus", str(it.vcpus)),
         *(("--virt-type", _VIRT_TYPES[it.accelerator]) if it.accelerator in _VIRT_TYPES else ()),
         *("--osinfo", "detect=on,require=off" if it.os_variant is None else it.os_variant),
-        *("--disk", f"path={_escaped(disk)},size={it.disk_bytes / _GIB:g},format=qcow2,bus=virtio"),
+        *("--disk", f"path={_quoted(disk)},size={it.disk_bytes / _GIB:g},format=qcow2,bus=virtio"),
         *("--network", f"{_network(it.network)},model=virtio"),
         *("--location", it.location),
         *("--extra-args", " ".join(_kernel_arguments(it))),
@@ -71,9 +71,9 @@ def _kernel_arguments(installation: Installation) -> tuple[str, ...]:
 
 
 def _network(name: str) -> str:
-    return "user" if name == USER_NETWORK else f"network={_escaped(name)}"
+    return "user" if name == USER_NETWORK else f"network={_quoted(name)}"
 
 
-def _escaped(value: str) -> str:
-    """Double the commas, which part the options of one argument."""
-    return value.replace(",", ",,")
+def _quoted(value: str) -> str:
+    """Quote what has a comma, which would part the options of one argument."""
+    return f'"{value}"' if "," in value else value

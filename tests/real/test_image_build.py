@@ -14,6 +14,7 @@ import yaml
 
 from autoscaler.store import Journal
 from tests.real.conftest import Pool
+from tests.support.build_options import CASES, PRESEED
 from tests.support.daemon import COMMAND
 from tests.support.images import installer
 from tests.support.private_libvirtd import PrivateLibvirtd, wait_until
@@ -21,6 +22,7 @@ from tests.support.private_libvirtd import PrivateLibvirtd, wait_until
 pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
 
 DISTRIBUTION = "/usr/lib/debian-installer/images/12/amd64/text/debian-installer/amd64,kernel=linux,initrd=initrd.gz"
+AT = ("--location", DISTRIBUTION)
 
 
 @dataclass
@@ -145,14 +147,30 @@ def test_an_installer_that_writes_nothing_is_told(
 
 
 @pytest.mark.slow
+def test_virt_install_takes_every_command_line(workshop: Workshop, tmp_path: Path, network: str) -> None:
+    """But for KVM, which this libvirt is not to have, and what needs a whole mirror of the system."""
+    preseed = tmp_path / "preseed.cfg"
+    preseed.touch()
+    given = {PRESEED: str(preseed)}
+    for name, options in CASES.items():
+        if name == "--accelerator kvm" or "--unattended" in options:
+            continue
+        words = [given.get(word, word) for word in options]
+        printed = run(workshop.command("build", "web", "--pool", workshop.pool.name, *(*AT, "--print"), *words))
+        assert printed.returncode == 0, printed.stderr
+        ended = run([*map(str, workshop.libvirtd.inside()), "sh", "-c", f"{printed.stdout.strip()} --dry-run"])
+        assert ended.returncode == 0, f"{name}: {printed.stdout}{ended.stderr}"
+        assert "Dry run completed successfully" in ended.stdout
+    assert workshop.pool.files() == {"golden.qcow2"}
+
+
+@pytest.mark.slow
 def test_the_distributions_installer_comes_to_its_first_line(
     workshop: Workshop, virt: libvirt.virConnect, tmp_path: Path
 ) -> None:
     log, preseed = tmp_path / "log", tmp_path / "preseed.cfg"
     preseed.write_text("d-i debian-installer/locale string en_US\n")
-    command = workshop.build(
-        *("--location", DISTRIBUTION, "--os-variant", "debian11", "--initrd-inject", preseed, "--memory", "768MiB")
-    )
+    command = workshop.build(*(*AT, "--os-variant", "debian11", "--initrd-inject", preseed, "--memory", "768MiB"))
     process = begin(command, log)
     began = time.monotonic()
     wait_until(lambda: kernel_spoke(log.read_text) or process.poll() is not None, 150, "the installer's kernel speaks")

@@ -15,7 +15,7 @@ from tests.support.libvirt_calls import changes, functions, sources
 PORT_CLASS = "libvirt_hypervisor.LibvirtHypervisor"
 EXCEPTIONS = {
     "accelerator.AcceleratorChoice.boots": "the guest that is booted to try KVM, under a name and UUID of its own",
-    "build_site.BuildSite.clear": "what virt-install made for one build, under a UUID and in a ledger of the build's own",
+    "build_site.BuildSite.clear": "what virt-install made for a build, by a UUID and a ledger of the build's own",
     "agent.ping": "guest-ping asks whether the agent answers and changes nothing",
     "addresses._told_by_agent": "guest-network-get-interfaces asks for addresses and changes nothing",
 }

@@ -1,16 +1,21 @@
 """Commands about golden images."""
 
 import json
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 
 from autoscaler.cli import arguments
+from autoscaler.cli.command import config_option, json_option
+from autoscaler.cli.image_boot import boot_findings, boot_of, boot_options
 from autoscaler.cli.image_build import build
 from autoscaler.cli.output import console
 from autoscaler.cli.show_findings import show_findings
 from autoscaler.codec import encode
-from autoscaler.core.finding import Level
+from autoscaler.core.finding import Finding, Level
 from autoscaler.images.lint import lint_file
 
 
@@ -33,17 +38,25 @@ def image() -> None:
     callback=arguments.size,
     help="The largest virtual disk that is taken for meant.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@boot_options
+@json_option
+@config_option
 @click.pass_context
-def lint(ctx: click.Context, file: Path, largest_bytes: int, as_json: bool) -> None:
+def lint(ctx: click.Context, /, file: Path, largest_bytes: int, as_json: bool, **given: Any) -> None:
     """Look at an image file before clones are made of it.
 
     Needs no daemon and no libvirt, and opens nothing that the image refers to.
     Ends with 1 when something has to be mended.
 
-    Example: autoscaler image lint /var/lib/libvirt/images/golden.qcow2
+    With --boot two guests of it are started at once, and removed again: they
+    have to be ready in time, and to differ in what clones must not share.
+
+    Example: autoscaler image lint /var/lib/libvirt/images/golden.qcow2 --boot
     """
+    boot = boot_of(given)
     findings = lint_file(file, largest_bytes=largest_bytes)
+    if boot is not None:
+        findings = _and_boot(findings, partial(boot_findings, ctx, file, boot))
     if as_json:
         found = tuple(findings)
         good = all(finding.level is not Level.ERROR for finding in found)
@@ -51,6 +64,16 @@ def lint(ctx: click.Context, file: Path, largest_bytes: int, as_json: bool) -> N
     else:
         found = show_findings(console(), findings)
     ctx.exit(1 if any(finding.level is Level.ERROR for finding in found) else 0)
+
+
+def _and_boot(findings: Iterator[Finding], boot: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+    """Give the findings, and those of its guests unless the file itself is bad."""
+    sound = True
+    for finding in findings:
+        sound = sound and not (finding.level is Level.ERROR and finding.code.startswith("image."))
+        yield finding
+    if sound:
+        yield from boot()
 
 
 image.add_command(build)

@@ -20,5 +20,5 @@ CASES: dict[str, tuple[str, ...]] = {
     "--accelerator tcg": ("--initrd-inject", PRESEED, "--accelerator", "tcg"),
     "--accelerator kvm": ("--initrd-inject", PRESEED, "--accelerator", "kvm"),
     "--volume": ("--initrd-inject", PRESEED, "--volume", "web,1.qcow2"),
-    "further options": ("--initrd-inject", PRESEED, "--", "--boot", "uefi", "--tpm", "none"),
+    "further options": ("--initrd-inject", PRESEED, "--", "--boot", "menu=off", "--tpm", "none"),
 }

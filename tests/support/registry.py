@@ -21,8 +21,9 @@ EXCEPTIONS = {
 }
 """What makes mutating calls and is no step, each with the reason."""
 
-HANDED_ON = {"run_in_guest": "hooks.py"}
-"""Methods that a step calls through another module, which it hands the host to: the drain's hooks."""
+HANDED_ON = {"run_in_guest": {"hooks.py", "canaries.py"}}
+"""Methods that a step calls through another module, which it hands the host to: the drain's hooks. Canaries, which are
+made and removed by steps and are nobody's instances, are asked by it what they are."""
 
 PORT = frozenset(name for name in dir(Hypervisor) if not name.startswith("_"))
 

@@ -1,6 +1,5 @@
 """Commands about golden images."""
 
-import json
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -12,9 +11,7 @@ from autoscaler.cli import arguments
 from autoscaler.cli.command import config_option, json_option
 from autoscaler.cli.image_boot import boot_findings, boot_of, boot_options
 from autoscaler.cli.image_build import build
-from autoscaler.cli.output import console
-from autoscaler.cli.show_findings import show_findings
-from autoscaler.codec import encode
+from autoscaler.cli.show_findings import report
 from autoscaler.core.finding import Finding, Level
 from autoscaler.images.lint import lint_file
 
@@ -57,13 +54,7 @@ def lint(ctx: click.Context, /, file: Path, largest_bytes: int, as_json: bool, *
     findings = lint_file(file, largest_bytes=largest_bytes)
     if boot is not None:
         findings = _and_boot(findings, partial(boot_findings, ctx, file, boot))
-    if as_json:
-        found = tuple(findings)
-        good = all(finding.level is not Level.ERROR for finding in found)
-        click.echo(json.dumps({"ok": good, "findings": encode(found)}, indent=2))
-    else:
-        found = show_findings(console(), findings)
-    ctx.exit(1 if any(finding.level is Level.ERROR for finding in found) else 0)
+    report(ctx, findings, as_json=as_json)
 
 
 def _and_boot(findings: Iterator[Finding], boot: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:

@@ -7,12 +7,12 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
-from difflib import get_close_matches
 from enum import StrEnum
 from math import isfinite
 from typing import TypeVar
 from urllib.parse import urlsplit
 
+from autoscaler.core.words import nearest
 from autoscaler.policy.yaml_reader import printable
 
 _DURATION = re.compile(r"(?:([0-9]{1,9})h)?(?:([0-9]{1,9})m(?!s))?(?:([0-9]{1,9})s)?(?:([0-9]{1,9})ms)?")
@@ -67,13 +67,6 @@ def found(value: object) -> str:
         case list():
             return "a list"
     return "a mapping"
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """Suggest what was meant, or list what there is."""
-    names = sorted(known)
-    near = get_close_matches(word.lower(), names, n=1)
-    return f"did you mean '{near[0]}'?" if near else f"allowed: {', '.join(names)}"
 
 
 def read_duration(value: object) -> float:
@@ -211,20 +204,30 @@ def _is_clean(text: str) -> bool:
     return not any(unicodedata.category(character).startswith("C") for character in text)
 
 
-def read_http_url(value: object) -> str:
-    """Read a URL that something may be sent to by HTTP; one with a password in it is refused and not repeated."""
-    if not isinstance(value, str):
-        raise WrongValueError(f"must be a URL such as https://HOST/PATH, not {found(value)}")
-    try:
-        parts = urlsplit(value)
-        whole = bool(parts.hostname) and parts.scheme in {"http", "https"} and (parts.port or 1) > 0
-    except ValueError:
-        whole = False
-    if not whole or not value.isascii() or not value.isprintable() or " " in value:
-        raise WrongValueError("must be a URL such as https://HOST/PATH, in ASCII and without spaces")
-    if parts.username is not None or parts.password is not None:
-        raise WrongValueError("holds a user or a password, which are not sent; write it without them, and change them")
-    return value
+def http_url(example: str, instead: str) -> Callable[[object], str]:
+    """Make a reader of URLs that something may be sent to by HTTP.
+
+    One with a user or a password in it is refused and not repeated; `instead` says what to do.
+    """
+
+    def read(value: object) -> str:
+        if not isinstance(value, str):
+            raise WrongValueError(f"must be a URL such as {example}, not {found(value)}")
+        try:
+            parts = urlsplit(value)
+            whole = bool(parts.hostname) and parts.scheme in {"http", "https"} and (parts.port or 1) > 0
+        except ValueError:
+            whole = False
+        if not whole or not value.isascii() or not value.isprintable() or " " in value:
+            raise WrongValueError(f"must be a URL such as {example}, in ASCII and without spaces")
+        if parts.username is not None or parts.password is not None:
+            raise WrongValueError(f"holds a user or a password; {instead}")
+        return value
+
+    return read
+
+
+read_http_url = http_url("https://HOST/PATH", "they are not sent; write it without them, and change them")
 
 
 def one_of(known: Iterable[str]) -> Callable[[object], str]:

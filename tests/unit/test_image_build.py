@@ -17,7 +17,7 @@ from autoscaler.images import virt_install
 from autoscaler.images.virt_install import InstallationError
 from autoscaler.store.lock import write_controller
 from tests.support.build_options import CASES, PRESEED, TREE
-from tests.unit.test_cli import golden
+from tests.support.commands import golden
 
 CONTROLLER = "11111111-2222-3333-4444-555555555555"
 

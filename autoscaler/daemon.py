@@ -43,6 +43,7 @@ from autoscaler.external.webhooks import Receiver, Webhooks, of_transition
 from autoscaler.hooks import run_hook
 from autoscaler.host.load import HostLoad
 from autoscaler.hypervisor import LibvirtHypervisor, is_local
+from autoscaler.image_desk import ImageDesk
 from autoscaler.log import configure
 from autoscaler.notify import lengthen_watchdog, notify, notify_reloading
 from autoscaler.policy.calendar import Calendar
@@ -121,7 +122,15 @@ class Daemon:
             probes=self._prober.results,
             traffic=self._balancers.views,
         )
-        self._world = World(sampler, journal, self._executor, config.leftover_grace_seconds)
+        self._images = ImageDesk(
+            journal,
+            self._chronicle,
+            hosts=frozenset(config.hosts),
+            policies=lambda: self._policies,
+            wake=self._ticker.wake,
+            grace_seconds=config.leftover_grace_seconds,
+        )
+        self._world = World(sampler, journal, self._executor, config.leftover_grace_seconds, self._images.in_hand)
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT. Raises what a worker or the tick raised if that was a bug."""
@@ -180,6 +189,7 @@ class Daemon:
         return Desk(
             self._journal,
             self._chronicle,
+            images=self._images,
             snapshot=self.snapshot,
             policies=lambda: self._policies,
             reload=self.reload,
@@ -237,7 +247,7 @@ class Daemon:
     def _decide_and_commit(self, lateness_seconds: float, began: float) -> bool:
         """Do one tick; tells whether it was committed."""
         at = time.time()
-        policies = self._policies
+        policies = self._images.resolve(self._policies)
         self._number += 1
         self._look_for(policies)
         try:

@@ -61,6 +61,7 @@ class ReasonCode(StrEnum):
     TAKEN_BACK = "taken_back"
     SPARED_BY_PROTECTION = "spared_by_protection"
     SPARED_BY_MIN_LIFETIME = "spared_by_min_lifetime"
+    HELD_BY_UNKNOWN_IMAGE = "held_by_unknown_image"
     HELD_BY_BREAKER = "held_by_breaker"
     HELD_BY_BUDGET = "held_by_budget"
     ATTACH_REFUSED_BY_MAX = "attach_refused_by_max"

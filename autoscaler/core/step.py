@@ -172,7 +172,7 @@ class _Seen:
     def asking(self, at: float) -> Asking:
         """Say what it asks of the hosts."""
         assert self.decision is not None
-        acts = self.acts(at) and self.group.tripped_at is None
+        acts = self.acts(at) and self.group.tripped_at is None and self.policy.image.found
         lacking = leave(self.policy, self.decision.desired, self.instances, self.group, at).lacking
         return Asking(self.policy, self.decision, self.instances, acts, lacking, self.group.samples)
 

@@ -34,8 +34,10 @@ from autoscaler.core.errors import ControlError
 from autoscaler.core.metrics import Unit
 from autoscaler.core.observation import Change, Request
 from autoscaler.core.snapshot import HostRoom, ReloadStatus, Snapshot
+from autoscaler.image_desk import ImageDesk
 from autoscaler.store import Event, History
 from tests.samples import DB, EVENTS, HISTORY, LOAD, NOW, ROOM, SCALING_OUT, SNAPSHOT, STEADY
+from tests.support.image_desk import image_desk
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 COMMAND = [sys.executable, "-c", "from autoscaler.cli import main; main()"]
@@ -65,10 +67,15 @@ class Desk:
     """A backend with one group, web."""
 
     def __init__(self) -> None:
+        self.of_images = image_desk()
         self.reloaded = ReloadStatus(ok=True, at=NOW)
         self.asked_at: float | None = None
         self.asked_events: tuple[str | None, float | None, int] | None = None
         self.asked_history: tuple[str, float | None] | None = None
+
+    @property
+    def images(self) -> ImageDesk:
+        return self.of_images
 
     def snapshot(self) -> Snapshot | None:
         return SNAPSHOT

@@ -22,14 +22,17 @@ from autoscaler.core.decision import Decision
 from autoscaler.core.errors import AutoscalerError, ControlError, DaemonUnreachableError, StoreError
 from autoscaler.core.observation import Change, Request
 from autoscaler.core.snapshot import ReloadStatus, Snapshot
+from autoscaler.image_desk import ImageDesk
 from autoscaler.store import Event, History
 from tests.samples import EVENTS, HISTORY, NOW, SCALING_OUT, SNAPSHOT
+from tests.support.image_desk import image_desk
 
 
 class Desk:
     """A backend that notes what it is asked."""
 
     def __init__(self) -> None:
+        self.of_images = image_desk()
         self.shown: Snapshot | None = SNAPSHOT
         self.noted: list[Request] = []
         self.asked_at: float | None = None
@@ -38,6 +41,10 @@ class Desk:
         self.reloaded: ReloadStatus | None = None
         self.busy = threading.Event()
         self.busy.set()
+
+    @property
+    def images(self) -> ImageDesk:
+        return self.of_images
 
     def snapshot(self) -> Snapshot | None:
         assert self.busy.wait(20)

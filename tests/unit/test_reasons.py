@@ -92,6 +92,7 @@ EXAMPLES: dict[ReasonCode, dict[str, Parameter]] = {
     ReasonCode.TAKEN_BACK: {"instance": "web-7"},
     ReasonCode.SPARED_BY_PROTECTION: {"protected": 1, "wanted": 2},
     ReasonCode.SPARED_BY_MIN_LIFETIME: {"young": 1, "lifetime_seconds": 600.0, "wanted": 2},
+    ReasonCode.HELD_BY_UNKNOWN_IMAGE: {"image": "web version 3", "host": "local", "wanted": 2},
     ReasonCode.HELD_BY_BREAKER: {"failures": 5, "wanted": 2, "group": "web"},
     ReasonCode.HELD_BY_BUDGET: {"budget": 60, "wanted": 2, "until": 1_700_000_000.0},
     ReasonCode.ATTACH_REFUSED_BY_MAX: {"instance": "web-7", "owned": 4, "max": 4},

@@ -136,7 +136,7 @@ def _delete_volumes(work: Work) -> None:
 def _define(work: Work) -> None:
     clone = work.clone
     digest = work.hypervisor.image_digest(clone)
-    ownership = Ownership(work.journal.controller, clone.group, clone.instance, digest, work.intent.at)
+    ownership = Ownership(work.journal.controller, clone.group, clone.instance, digest, work.intent.at, clone.image)
     work.hypervisor.define(clone, work.volume, ownership)
 
 

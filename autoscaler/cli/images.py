@@ -6,6 +6,8 @@ from pathlib import Path
 import click
 
 from autoscaler.cli import arguments
+from autoscaler.cli.image_catalog import list_, prune, publish, rollback, show
+from autoscaler.cli.image_import import import_
 from autoscaler.cli.output import console
 from autoscaler.cli.show_findings import show_findings
 from autoscaler.codec import encode
@@ -51,5 +53,11 @@ def lint(ctx: click.Context, file: Path, largest_bytes: int, as_json: bool) -> N
         found = show_findings(console(), findings)
     ctx.exit(1 if any(finding.level is Level.ERROR for finding in found) else 0)
 
+
+for _command in (import_, list_, show, publish, rollback, prune):
+    image.add_command(_command)
+
+for _command in (import_, list_, show, publish, rollback, prune):
+    image.add_command(_command)
 
 COMMANDS: tuple[click.Command, ...] = (image,)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from autoscaler.core.action import InFlight, Outcome
+from autoscaler.core.policy import Image
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,8 @@ class Ownership:
     image_digest: str
     """What the clone's golden image was when it was made; empty where it could not be told."""
     created_at: float
+    image: Image | None = None
+    """The golden image it stands on; None where an earlier release made it, which did not note that."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,7 @@ class Starved(StrEnum):
     IGNORE = "ignore"
 
 
-IMAGE_NAME = r"^[a-z0-9][a-z0-9._-]{0,62}$"
+IMAGE_NAME = r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$"
 """What the name of an image in the catalog looks like; it becomes part of the names of volumes."""
 
 

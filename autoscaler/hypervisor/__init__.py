@@ -1,7 +1,8 @@
 """libvirt: the only room that imports it. One `LibvirtHypervisor` speaks to one host."""
 
 from autoscaler.hypervisor.connection import is_local
+from autoscaler.hypervisor.image_store import ImageStore
 from autoscaler.hypervisor.inspection import Inspection
 from autoscaler.hypervisor.libvirt_hypervisor import LibvirtHypervisor
 
-__all__ = ["Inspection", "LibvirtHypervisor", "is_local"]
+__all__ = ["ImageStore", "Inspection", "LibvirtHypervisor", "is_local"]

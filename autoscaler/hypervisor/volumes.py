@@ -66,14 +66,7 @@ def capacity_bytes(connection: libvirt.virConnect, image: Image, host: str) -> i
 
 def check_golden(connection: libvirt.virConnect, image: Image, host: str) -> None:
     """Raise unless the image's pool is active and keeps files, and the image is a self-contained qcow2."""
-    pool = active_pool(connection, image.pool, host)
-    pool_type = ET.fromstring(pool.XMLDesc()).get("type")  # noqa: S314 - libvirt's own output
-    if pool_type not in _DIRECTORY_POOLS:
-        raise HypervisorError(
-            HypervisorErrorKind.INVALID,
-            f"pool {image.pool} on host {host} is of type {pool_type}: qcow2 overlays need a pool of files "
-            f"({', '.join(sorted(_DIRECTORY_POOLS))})",
-        )
+    pool = file_pool(connection, image.pool, host)
     description = ET.fromstring(_golden(pool, image, host).XMLDesc())  # noqa: S314 - libvirt's own output
     found = description.find("./target/format")
     format_name = found.get("type") if found is not None else None
@@ -252,6 +245,19 @@ def active_pool(connection: libvirt.virConnect, name: str, host: str) -> libvirt
         raise HypervisorError(
             HypervisorErrorKind.INVALID,
             f"storage pool {name} on host {host} is not active. Start it with: virsh pool-start {name}",
+        )
+    return pool
+
+
+def file_pool(connection: libvirt.virConnect, name: str, host: str) -> libvirt.virStoragePool:
+    """Look up a pool that keeps files. Raises HypervisorError, NOT_FOUND or INVALID, with what to do about it."""
+    pool = active_pool(connection, name, host)
+    pool_type = ET.fromstring(pool.XMLDesc()).get("type")  # noqa: S314 - libvirt's own output
+    if pool_type not in _DIRECTORY_POOLS:
+        raise HypervisorError(
+            HypervisorErrorKind.INVALID,
+            f"pool {name} on host {host} is of type {pool_type}: qcow2 overlays need a pool of files "
+            f"({', '.join(sorted(_DIRECTORY_POOLS))})",
         )
     return pool
 

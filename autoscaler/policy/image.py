@@ -17,7 +17,7 @@ _AT_ALL = "write either pool and volume, or name"
 def _image_name(value: object) -> str:
     if not isinstance(value, str) or not re.fullmatch(IMAGE_NAME, value):
         quoted = "; if that is its name, put it in quotes" if isinstance(value, int | float) else ""
-        rule = "up to 63 lowercase letters, digits, dots, dashes and underscores, none of these three in front"
+        rule = "up to 63 lowercase letters and digits, and between them dots, dashes and underscores"
         raise WrongValueError(f"must be the name of an image such as web ({rule}), not {found(value)}{quoted}")
     return value
 

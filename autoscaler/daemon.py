@@ -40,6 +40,7 @@ from autoscaler.external.balancers import Balancers, refuse_lacking_slots
 from autoscaler.external.probes import Prober, targets
 from autoscaler.external.prometheus import Prometheus, Queries, Query
 from autoscaler.external.webhooks import Receiver, Webhooks, of_transition
+from autoscaler.golden_watch import GoldenWatch, watched_images
 from autoscaler.hooks import run_hook
 from autoscaler.host.load import HostLoad
 from autoscaler.hypervisor import LibvirtHypervisor, is_local
@@ -113,6 +114,13 @@ class Daemon:
         self._prober = Prober(now=time.time, on_change=self._ticker.wake)
         self._balancers = Balancers(now=time.time, on_change=self._ticker.wake)
         self._webhooks = Webhooks(_receivers(config))
+        self._golden = GoldenWatch(
+            self._hypervisors,
+            journal.images,
+            config.interval_seconds,
+            on_change=self._ticker.wake,
+            on_bug=self._events.put,
+        )
         sampler = Sampler(
             self._hypervisors,
             loads,
@@ -121,6 +129,7 @@ class Daemon:
             external=self._queries.newest,
             probes=self._prober.results,
             traffic=self._balancers.views,
+            golden=self._golden.states,
         )
         self._images = ImageDesk(
             journal,
@@ -153,6 +162,7 @@ class Daemon:
             )
         lengthen_watchdog(heartbeat_seconds(self._config))
         self._webhooks.start()
+        self._golden.start()
         self._ticker.start()
         try:
             self._serve()
@@ -163,6 +173,7 @@ class Daemon:
             web.stop()
             self._queries.close()
             self._prober.close()
+            self._golden.close()
             self._balancers.close()
             if not self._executor.stop(_ACTIONS_DEADLINE_SECONDS):
                 log.warning("actions still under way are left for the next start")
@@ -295,6 +306,8 @@ class Daemon:
             if isinstance(inventory, HostInventory):
                 watched = targets(finished.policies, inventory.domains, self._journal.controller)
                 self._prober.watch(host, watched)
+        controller, catalog = self._journal.controller, self._images.catalog
+        self._golden.watch(watched_images(finished.policies, finished.observation, controller, catalog))
         served = wanted_traffic(finished)
         self._balancers.want(wanted for wanted in served.values() if wanted is not None)
         self._balancers.forget(group for group, wanted in served.items() if wanted is None)

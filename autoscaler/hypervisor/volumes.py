@@ -6,6 +6,7 @@ ordinary user, and nothing of an instance stays behind.
 
 import hashlib
 import os
+from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import libvirt
@@ -88,7 +89,7 @@ def check_golden(connection: libvirt.virConnect, image: Image, host: str) -> Non
 def digest(connection: libvirt.virConnect, image: Image, host: str) -> str:
     """Tell one state of the golden image from another, cheaply.
 
-    A SHA-256 over the volume's key, capacity, allocation and time of change, not over its content: enough to see that
+    A SHA-256 over the volume's key, capacity and time of change, not over its content: enough to see that
     an image was replaced or written to, not to compare images of two hosts.
     """
     volume = _golden(active_pool(connection, image.pool, host), image, host)
@@ -97,7 +98,23 @@ def digest(connection: libvirt.virConnect, image: Image, host: str) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-_IDENTITY = ("key", "capacity", "allocation", "target/timestamps/mtime")
+def readable_path(connection: libvirt.virConnect, image: Image, host: str) -> str | None:
+    """Give the path of the image's file, if this process may read it and sees the same one there as libvirt."""
+    volume = _golden(active_pool(connection, image.pool, host), image, host)
+    description = ET.fromstring(volume.XMLDesc())  # noqa: S314 - libvirt's own output
+    path = description.findtext("target/path", "")
+    seconds, _, fraction = description.findtext("target/timestamps/mtime", "").partition(".")
+    try:
+        found = Path(path).stat()
+        readable = os.access(path, os.R_OK)
+    except OSError:  # closed to us, or in another mount namespace
+        return None
+    same = f"{found.st_mtime_ns}" == f"{seconds}{fraction.ljust(9, '0')}"
+    return path if readable and same else None
+
+
+# Not the allocation: a file system may settle that later, with nothing written.
+_IDENTITY = ("key", "capacity", "target/timestamps/mtime")
 
 
 def create_overlay(connection: libvirt.virConnect, image: Image, ref: VolumeRef) -> None:

@@ -21,8 +21,8 @@ from autoscaler.core.observation import (
     PoolSpace,
     Tenant,
 )
-from autoscaler.core.policy import Machine, Wanted
-from autoscaler.core.ports import GuestRun, VolumeRef
+from autoscaler.core.policy import Image, Machine, Wanted
+from autoscaler.core.ports import GoldenSeen, GuestRun, VolumeRef
 
 _OFF = frozenset({DomainState.SHUTOFF, DomainState.CRASHED})
 _BYTES_PER_BUSY_SECOND = 1_000_000
@@ -191,6 +191,12 @@ class SimulatedHost:
             raise HypervisorError(HypervisorErrorKind.BUSY, f"the agent of {instance} does not answer")
         self.ran.append((instance, argv))
         return GuestRun(0)
+
+    def golden(self, image: Image) -> GoldenSeen | None:
+        """Look at a golden image: it never changes here."""
+        self.fault("golden")
+        held = (image.pool, image.volume)
+        return GoldenSeen(f"{image.pool}/{image.volume}") if held in self.volumes else None
 
     def counters(self, metrics: frozenset[str]) -> Mapping[str, DomainCounters]:  # noqa: ARG002 - they cost nothing
         """Give the counters of running domains: disk and network move with the time they are busy."""

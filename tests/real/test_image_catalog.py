@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from autoscaler.core.decision import ReasonCode
+from autoscaler.core.decision import Decision, ReasonCode
 from autoscaler.core.snapshot import Snapshot
 from autoscaler.store import Journal
 from tests.real.conftest import GOLDEN, Pool
@@ -194,3 +194,46 @@ def backing(pool: Pool, instance: str) -> Path:
         check=True,
     ).stdout
     return Path(json.loads(described)["full-backing-filename"])
+
+
+def test_a_golden_image_that_changes_under_a_live_overlay_is_noticed(
+    daemon: DaemonProcess, images: Images, pool: Pool
+) -> None:
+    daemon.write_policy(size={"min": 1, "max": 3}, scaling=[])
+    daemon.start()
+    (first,) = daemon.until_ready(1)
+    content = pool.golden.read_bytes()
+
+    pool.golden.touch()
+    daemon.until_tick(4)
+    daemon.ask("scale", group="web", count=2)
+    daemon.until_ready(2)
+    assert 'autoscaler_image_changed{group="web"} 0.0' in daemon.metrics(), "a mere touch is no change"
+
+    pool.golden.write_bytes(content + b"\0" * 512)
+    seen = daemon.until(lambda s: group_of(s).image_changed, 30, "the alarm")
+    (alarm,) = (r for r in decision_of(seen).reasons if r.code is ReasonCode.IMAGE_CHANGED)
+    assert first.instance in str(alarm.parameters["instances"])
+    assert 'autoscaler_image_changed{group="web"} 1.0' in daemon.metrics()
+    daemon.ask("scale", group="web", count=3)
+    daemon.until(lambda s: ReasonCode.HELD_BY_CHANGED_IMAGE in codes(s), 30, "the clone held")
+    assert f"golden image {pool.name}/{GOLDEN} on host local was changed" in daemon.run("explain", "web").stdout
+    assert "image_changed" in {event["kind"] for event in daemon.ask("events")}
+    (line,) = (line for line in daemon.lines() if line.get("event") == "golden image changed")
+    assert (line["level"], line["group"]) == ("error", "web")
+    assert len(daemon.group().instances) == 2
+
+    daemon.kill()
+    daemon.start()
+    daemon.until(lambda s: ReasonCode.HELD_BY_CHANGED_IMAGE in codes(s), 30, "the clone held after a restart")
+    assert len(daemon.group().instances) == 2
+
+    pool.golden.write_bytes(content)
+    daemon.until_ready(3)
+    assert 'autoscaler_image_changed{group="web"} 0.0' in daemon.metrics()
+
+
+def decision_of(snapshot: Snapshot) -> Decision:
+    decision = group_of(snapshot).decision
+    assert decision is not None
+    return decision

@@ -79,10 +79,10 @@ def show(ctx: click.Context, name: str, as_json: bool) -> None:
 @config_option
 @click.pass_context
 def publish(ctx: click.Context, name: str, version: int | None, as_json: bool) -> None:
-    """Let groups follow a version of an image, the newest if none is given.
+    """Let groups follow a version of an image.
 
-    Instances that are made from now on are made of it; what runs is left as it
-    is.
+    It is the newest if none is given. Instances that are made from now on are
+    made of it; what runs is left as it is.
 
     Example: autoscaler image publish web 3
     """

@@ -136,6 +136,10 @@ class Hypervisor(Sight, Protocol):
         """Name a domain, ours or not, that refers to the volume; None where there is none."""
         ...
 
+    def overlays_on(self, volume: VolumeRef) -> tuple[str, ...]:
+        """Name the volumes, ours or not, that have this one as their backing store."""
+        ...
+
     def run_in_guest(self, instance: str, argv: tuple[str, ...], seconds: float) -> GuestRun:
         """Run a command inside the instance by its agent and wait for its end, at most so many seconds.
 

@@ -11,7 +11,7 @@ _GONE = (libvirt.VIR_ERR_NO_STORAGE_VOL, libvirt.VIR_ERR_NO_STORAGE_POOL)
 
 
 def overlays_on(connection: libvirt.virConnect, ref: VolumeRef) -> tuple[str, ...]:
-    """Name the volumes, of all active pools and whoever's they are, that have this volume as their backing store."""
+    """Name the volumes, of all active pools and whosever they are, that have this volume as their backing store."""
     try:
         path = connection.storagePoolLookupByName(ref.pool).storageVolLookupByName(ref.name).path()
     except libvirt.libvirtError as error:

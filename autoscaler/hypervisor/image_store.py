@@ -29,7 +29,6 @@ _WRITE_SECONDS = 120.0
 _TRANSFER_SECONDS = 7 * 86400.0
 """A transfer takes as long as it takes: a line that broke is told by keepalive."""
 _SETTLE_SECONDS = 60.0
-_REFRESH_AFTER_SECONDS = 5.0
 _POLL_SECONDS = 0.2
 _CHUNK_BYTES = 256 * 1024
 _READ_ONLY, _OWNER_WRITES = "0444", "0644"
@@ -119,20 +118,17 @@ class ImageStore:
         """Wait until libvirt has seen what the volume is: it looks again, by itself, once an upload has ended."""
         began = time.monotonic()
         while not self._read(f"look at volume {image.volume}", lambda it: _is_qcow2(it, image)):
-            waited = time.monotonic() - began
-            if waited > _SETTLE_SECONDS:
+            if time.monotonic() - began > _SETTLE_SECONDS:
                 raise HypervisorError(
                     HypervisorErrorKind.FAILED,
                     f"libvirt on host {self._host} does not see that volume {image.volume} in pool {image.pool} is a "
                     f"qcow2 image. Does this work: virsh pool-refresh {image.pool}",
                 )
-            if waited > _REFRESH_AFTER_SECONDS:
-                self._write(f"look at pool {image.pool} again", lambda it: _refresh(it, image.pool))
             time.sleep(_POLL_SECONDS)
         return self._read(f"identify image {image.volume}", lambda it: volumes.digest(it, image, self._host))
 
     def overlays_on(self, volume: VolumeRef) -> tuple[str, ...]:
-        """Name the volumes, of all active pools and whoever's they are, that have this one as their backing store."""
+        """Name the volumes, of all active pools and whosever they are, that have this one as their backing store."""
         return self._read(f"look what stands on volume {volume.name}", lambda it: overlays_on(it, volume))
 
     def delete(self, volume: VolumeRef) -> None:
@@ -182,15 +178,6 @@ def _is_qcow2(connection: libvirt.virConnect, image: Image) -> bool:
         return False
     found = description.find("./target/format")
     return found is not None and found.get("type") == "qcow2"
-
-
-def _refresh(connection: libvirt.virConnect, name: str) -> None:
-    try:
-        connection.storagePoolLookupByName(name).refresh()
-    except libvirt.libvirtError as error:
-        # Another job has the pool, and is waited for.
-        if "asynchronous jobs running" not in str(error):
-            raise
 
 
 def _whole_xml(name: str, size_bytes: int, mode: str) -> str:

@@ -24,6 +24,7 @@ from autoscaler.core.ports import GoldenSeen, GuestRun, VolumeRef
 from autoscaler.hypervisor import counters, domains, guest_exec, volumes
 from autoscaler.hypervisor.accelerator import AcceleratorChoice
 from autoscaler.hypervisor.agent import AgentProber
+from autoscaler.hypervisor.backing import overlays_on
 from autoscaler.hypervisor.calls import Calls
 from autoscaler.hypervisor.capacity import CapacityReader
 from autoscaler.hypervisor.connection import Connections, is_local
@@ -275,6 +276,10 @@ class LibvirtHypervisor:
     def user_of(self, volume: VolumeRef) -> str | None:
         """Name a domain, ours or not, that refers to the volume as a disk or under one; None where there is none."""
         return self._read(f"look who uses volume {volume.name}", lambda it: volumes.user_of(it, volume))
+
+    def overlays_on(self, volume: VolumeRef) -> tuple[str, ...]:
+        """Name the volumes, of all active pools and whosever they are, that have this one as their backing store."""
+        return self._read(f"look what stands on volume {volume.name}", lambda it: overlays_on(it, volume))
 
     def delete_volume(self, volume: VolumeRef) -> None:
         """Delete the overlay and the console's log; what is gone is no error."""

@@ -355,6 +355,18 @@ class SimulatedHost:
         machine = self._ours(instance)
         return () if machine is None else (machine.volume,)
 
+    def overlays_on(self, volume: VolumeRef) -> tuple[str, ...]:
+        """Name the overlays of the instances that were made of it."""
+        self.fault("overlays_on")
+        owners = ((machine.volume, machine.domain.ownership) for machine in self._machines.values())
+        return tuple(
+            overlay.name
+            for overlay, owner in owners
+            if owner is not None
+            and owner.image is not None
+            and (owner.image.pool, owner.image.volume) == (volume.pool, volume.name)
+        )
+
     def user_of(self, volume: VolumeRef) -> str | None:
         """Name the domain that was made with it."""
         self.fault("user_of")

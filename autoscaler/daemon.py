@@ -262,7 +262,7 @@ class Daemon:
         self._number += 1
         self._look_for(policies)
         try:
-            observation = self._world.observe(at, metrics_of(policies), wanted_by(policies))
+            observation = self._world.observe(at, metrics_of(policies), wanted_by(policies, self._images.stored))
             observation = replace(observation, schedules=self._calendar.states(policies, at))
             result = step(policies, observation, self._memory)
             record = TickRecord(

@@ -21,7 +21,7 @@ from autoscaler.core.catalog import (
     resolve_images,
 )
 from autoscaler.core.errors import ControlError
-from autoscaler.core.policy import Policy
+from autoscaler.core.policy import Image, Policy
 from autoscaler.core.ports import VolumeRef
 from autoscaler.store import Journal
 
@@ -70,6 +70,11 @@ class ImageDesk:
         going = {(half.host, half.pool, half.name) for half in self.in_hand()}
         kept = tuple(v for v in self._catalog.versions if (v.host, v.pool, v.volume) not in going)
         return replace(self._catalog, versions=kept)
+
+    @property
+    def stored(self) -> frozenset[Image]:
+        """All volumes of the catalog."""
+        return frozenset(Image(stored.pool, stored.volume) for stored in self._catalog.versions)
 
     def resolve(self, policies: tuple[Policy, ...]) -> tuple[Policy, ...]:
         """Put into policies what the names of their images lead to."""

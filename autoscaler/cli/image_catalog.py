@@ -1,8 +1,10 @@
 """Commands about the catalog of images: what there is, what is followed, what may go."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -22,7 +24,8 @@ from autoscaler.core.catalog import (
     half_of,
     plan_pruning,
 )
-from autoscaler.core.errors import AutoscalerError
+from autoscaler.core.errors import AutoscalerError, DaemonUnreachableError, PolicyError
+from autoscaler.core.policy import IMAGE_NAME
 from autoscaler.core.ports import VolumeRef
 from autoscaler.workshop.interrupts import ended_as_interrupted, held_back
 
@@ -37,6 +40,32 @@ def catalog_view(ctx: click.Context, name: str | None = None) -> CatalogView:
         there = ", ".join(sorted({stored.name for stored in view.catalog.versions})) or "none"
         raise AutoscalerError(f"there is no image {name}; images: {there}")
     return view
+
+
+def stored_file(ctx: click.Context, named: str) -> Path | None:
+    """Give the file of NAME or NAME@VERSION; None for what cannot be such a name. Raises AutoscalerError."""
+    name, _, number = named.partition("@")
+    if re.fullmatch(IMAGE_NAME, name) is None or (number and not number.isdecimal()):
+        return None
+    try:
+        view = catalog_view(ctx, name)
+    except (PolicyError, DaemonUnreachableError):
+        return None  # without a daemon there are files only
+    version = int(number) if number else view.catalog.published(name)
+    stored = [each for each in view.catalog.of(name) if each.version == version]
+    if not stored:
+        raise AutoscalerError(
+            f"image {name} has no version {number}" if number else f"no version of image {name} is published"
+        )
+    for each in stored:
+        store = image_store(ctx, each.host)
+        try:
+            path = store.path(each.image)
+        finally:
+            store.close()
+        if path is not None:
+            return path
+    raise AutoscalerError(f"version {version} of image {name} is not on this machine but on {stored[0].host}")
 
 
 @click.command("list")
@@ -171,7 +200,7 @@ def _remove(ctx: click.Context, plan: Pruning, stores: Stores) -> Pruning:
     users = stores[stored.host].overlays_on(volume)
     if users:
         ask(ctx, "image_keep", version=encode(stored))
-        return replace(plan, kept=(Kept.STOOD_ON,), users=users)
+        return replace(plan, kept=(Kept.STOOD_ON,), uses=Uses(users))
     with held_back():
         ask(ctx, "image_removed", version=encode(stored))
         stores[stored.host].delete(volume)

@@ -6,7 +6,8 @@ from pathlib import Path
 import click
 
 from autoscaler.cli import arguments
-from autoscaler.cli.image_catalog import list_, prune, publish, rollback, show
+from autoscaler.cli.command import config_option, json_option
+from autoscaler.cli.image_catalog import list_, prune, publish, rollback, show, stored_file
 from autoscaler.cli.image_import import import_
 from autoscaler.cli.output import console
 from autoscaler.cli.show_findings import show_findings
@@ -24,7 +25,7 @@ def image() -> None:
 
 
 @image.command()
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", metavar="FILE|NAME", type=click.Path(path_type=Path))
 @click.option(
     "--largest",
     "largest_bytes",
@@ -34,17 +35,22 @@ def image() -> None:
     callback=arguments.size,
     help="The largest virtual disk that is taken for meant.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
+@config_option
 @click.pass_context
 def lint(ctx: click.Context, file: Path, largest_bytes: int, as_json: bool) -> None:
     """Look at an image file before clones are made of it.
 
-    Needs no daemon and no libvirt, and opens nothing that the image refers to.
-    Ends with 1 when something has to be mended.
+    A FILE needs no daemon and no libvirt, and nothing that it refers to is
+    opened. NAME is the version of an image that is followed, or NAME@VERSION,
+    where the catalog has it on this machine. Ends with 1 when something has to
+    be mended.
 
     Example: autoscaler image lint /var/lib/libvirt/images/golden.qcow2
     """
-    findings = lint_file(file, largest_bytes=largest_bytes)
+    findings = lint_file(
+        file if file.exists() else stored_file(ctx, str(file)) or file, largest_bytes=largest_bytes, shown=str(file)
+    )
     if as_json:
         found = tuple(findings)
         good = all(finding.level is not Level.ERROR for finding in found)

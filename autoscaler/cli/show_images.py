@@ -68,8 +68,9 @@ def show_image(console: Console, view: CatalogView, name: str) -> None:
         facts = {
             "stored": f"host {stored.host}, pool {stored.pool}, volume {stored.volume}",
             "size": f"a disk of {size(stored.disk_bytes)}, in a file of {size(stored.file_bytes)}",
-            "content": f"sha256 {stored.digest}",
-            "imported": f"{minute(stored.at)} from {stored.source}, by {stored.by}",
+            "sha256": stored.digest,
+            "imported": f"{minute(stored.at)}, by {stored.by}",
+            "from": stored.source,
             "followed by": ", ".join(followers(view, stored)) or "none",
         }
         for fact, said in facts.items():
@@ -96,9 +97,9 @@ def show_pruning(console: Console, plans: Sequence[Pruning], *, dry_run: bool) -
 
 def kept_because(plan: Pruning) -> str:
     """Say why a version stays."""
-    why = ", ".join(_WHY[kept] for kept in plan.kept)
-    named = _some(plan.users)
-    return f"kept: {why}" + (f" by {named}" if named else "")
+    by = {Kept.PINNED: plan.uses.pinned_by, Kept.STOOD_ON: plan.uses.overlays}
+    why = (_WHY[kept] + (f" by {_some(by[kept])}" if kept in by else "") for kept in plan.kept)
+    return f"kept: {'; '.join(why)}"
 
 
 def _some(names: Iterable[str]) -> str:

@@ -95,22 +95,21 @@ class Kept(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Pruning:
-    """What is to become of one version on one host: removed, or kept for reasons."""
-
-    stored: ImageVersion
-    kept: tuple[Kept, ...] = ()
-    users: tuple[str, ...] = ()
-    """The overlays that stand on it, and the groups that pin it."""
-
-
-@dataclass(frozen=True, slots=True)
 class Uses:
     """Who refers to a stored version."""
 
     overlays: tuple[str, ...] = ()
     pinned_by: tuple[str, ...] = ()
     """Groups whose policy names this version, or whose clone of it is under way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pruning:
+    """What is to become of one version on one host: removed, or kept for reasons."""
+
+    stored: ImageVersion
+    kept: tuple[Kept, ...] = ()
+    uses: Uses = Uses()
 
 
 def plan_pruning(catalog: Catalog, name: str, keep: int, uses: Mapping[ImageVersion, Uses]) -> tuple[Pruning, ...]:
@@ -132,7 +131,7 @@ def _pruning(stored: ImageVersion, published: int | None, uses: Uses) -> Pruning
         Kept.PINNED: bool(uses.pinned_by),
         Kept.STOOD_ON: bool(uses.overlays),
     }
-    return Pruning(stored, tuple(kept for kept, so in said.items() if so), (*uses.overlays, *uses.pinned_by))
+    return Pruning(stored, tuple(kept for kept, so in said.items() if so), uses)
 
 
 def names(versions: Sequence[ImageVersion]) -> tuple[str, ...]:

@@ -513,10 +513,12 @@ class Wanted:
 
     images: frozenset[Image] = frozenset()
     networks: frozenset[str] = frozenset()
+    stored: frozenset[Image] = frozenset()
+    """Images that no policy needs be made of: like those that one is, they are written to by nobody."""
 
 
-def wanted_by(policies: Iterable[Policy]) -> Wanted:
-    """Name what these policies use."""
+def wanted_by(policies: Iterable[Policy], stored: frozenset[Image] = frozenset()) -> Wanted:
+    """Name what these policies use, beside what images there are."""
     chosen = tuple(policies)
     networks = frozenset(policy.machine.network for policy in chosen) - {USER_NETWORK}
-    return Wanted(frozenset(policy.image for policy in chosen if policy.image.found), networks)
+    return Wanted(frozenset(policy.image for policy in chosen if policy.image.found), networks, stored)

@@ -98,7 +98,7 @@ def test_what_is_stored_is_followed_and_stays_while_something_stands_on_it(
     assert "version 1 is still the one that is followed" in second
     assert images.done("publish", "web") == "version 2 of image web is followed from now on\n"
     planned = images.data("prune", "--keep", "0", "--dry-run")["versions"]
-    assert [(plan["kept"], plan["users"]) for plan in planned] == [
+    assert [(plan["kept"], plan["uses"]["overlays"]) for plan in planned] == [
         (["stood_on"], [f"{instance.instance}.qcow2"]),
         (["published"], []),
     ]

@@ -224,7 +224,7 @@ class ImageDesk:
             raise ControlError(f"the daemon's configuration has no host {host}; hosts: {known}")
 
     def _require_half(self, half: VolumeRef) -> None:
-        if half not in self._journal.volumes(half.instance):
+        if not half.instance.startswith(IMAGES) or half not in self._journal.volumes(half.instance):
             raise ControlError(
                 f"{half.name} on host {half.host} is not being imported: it is done, or was given up as nobody "
                 "was heard of; `autoscaler image list` tells what there is"

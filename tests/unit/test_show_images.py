@@ -9,7 +9,16 @@ import pytest
 from rich.console import Console
 
 from autoscaler.cli.show_images import show_image, show_images, show_pruning
-from autoscaler.core.catalog import Catalog, CatalogView, Follower, ImageVersion, Kept, Pruning, Publication
+from autoscaler.core.catalog import (
+    Catalog,
+    CatalogView,
+    Follower,
+    ImageVersion,
+    Kept,
+    Pruning,
+    Publication,
+    Uses,
+)
 from tests.unit.test_cli import golden
 
 AT = 1_760_000_000.0

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from autoscaler.cli import output
 from autoscaler.cli.command import ask, config_option, confirm, json_option, print_json
 from autoscaler.cli.image_import import image_store
-from autoscaler.cli.output import console
-from autoscaler.cli.show_images import show_image, show_images, show_pruning
+from autoscaler.cli.output import console, say
+from autoscaler.cli.show_images import image_picture, images_picture, pruning_picture
 from autoscaler.codec import decode, encode
 from autoscaler.core.catalog import (
     CatalogView,
@@ -81,7 +82,7 @@ def list_(ctx: click.Context, as_json: bool) -> None:
     if as_json:
         print_json(encode(view))
     else:
-        show_images(console(), view)
+        output.show(console(), images_picture(view))
 
 
 @click.command()
@@ -98,7 +99,7 @@ def show(ctx: click.Context, name: str, as_json: bool) -> None:
     if as_json:
         print_json({"published": view.catalog.published(name), "versions": encode(view.catalog.of(name))})
     else:
-        show_image(console(), view, name)
+        output.show(console(), image_picture(view, name))
 
 
 @click.command()
@@ -164,9 +165,9 @@ def prune(ctx: click.Context, name: str | None, keep: int, dry_run: bool, as_jso
     if as_json:
         print_json({"dry_run": dry_run, "versions": encode(plans, tuple[Pruning, ...])})
     elif plans:
-        show_pruning(console(), plans, dry_run=dry_run)
+        output.show(console(), pruning_picture(plans, dry_run=dry_run))
     else:
-        click.echo("no images, so there is nothing to prune")
+        say("no images, so there is nothing to prune")
 
 
 Stores = dict[str, "ImageStore"]

@@ -1,7 +1,6 @@
 """The command that brings an image into the catalog: looked at, flattened, and stored under a version."""
 
 import os
-import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -11,12 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 import click
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from autoscaler.cli import arguments
 from autoscaler.cli.command import ask, config_option, json_option, print_json, settings
-from autoscaler.cli.output import console
+from autoscaler.cli.output import console, is_live, say
 from autoscaler.cli.show_findings import show_findings
 from autoscaler.codec import decode, encode
 from autoscaler.core.catalog import CatalogView, ImageVersion, Import, Ticket
@@ -122,7 +120,7 @@ def import_(
         print_json({"new": is_new, "version": encode(stored)})
     else:
         view = decode(ask(ctx, "images"), CatalogView)
-        click.echo(_said(stored, is_new, view))
+        say(_said(stored, is_new, view))
 
 
 def _said(stored: ImageVersion, is_new: bool, view: CatalogView) -> str:
@@ -139,9 +137,9 @@ def _said(stored: ImageVersion, is_new: bool, view: CatalogView) -> str:
 @contextmanager
 def _bars() -> Iterator[Show]:
     """Show progress on the terminal, if standard error is one."""
-    shown = Console(stderr=True, highlight=False, markup=False, emoji=False)
+    shown = console(err=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=shown, transient=True, disable=not sys.stderr.isatty()) as progress:
+    with Progress(*columns, console=shown, transient=True, disable=not is_live(shown)) as progress:
 
         def show(what: str) -> Tell:
             task = progress.add_task(f"{what:<10}", total=1.0)
@@ -236,9 +234,9 @@ def _undo(store: "ImageStore", ask_daemon: Ask, asked: Import) -> None:
         store.delete(asked.half)
         ask_daemon("image_gone", volume=encode(asked.half))
     except DaemonUnreachableError:
-        click.echo(f"the daemon does not answer; it deletes {asked.volume} when it runs again", err=True)
+        say(f"the daemon does not answer; it deletes {asked.volume} when it runs again", err=True)
     except AutoscalerError as error:
-        click.echo(f"{asked.volume} was not deleted: {error}", err=True)
+        say(f"{asked.volume} was not deleted: {error}", err=True)
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """Commands about golden images."""
 
-import json
 from pathlib import Path
 
 import click
@@ -9,10 +8,7 @@ from autoscaler.cli import arguments
 from autoscaler.cli.command import config_option, json_option
 from autoscaler.cli.image_catalog import list_, prune, publish, rollback, show, stored_file
 from autoscaler.cli.image_import import import_
-from autoscaler.cli.output import console
-from autoscaler.cli.show_findings import show_findings
-from autoscaler.codec import encode
-from autoscaler.core.finding import Level
+from autoscaler.cli.show_findings import report
 from autoscaler.images.lint import lint_file
 
 
@@ -48,20 +44,9 @@ def lint(ctx: click.Context, file: Path, largest_bytes: int, as_json: bool) -> N
 
     Example: autoscaler image lint /var/lib/libvirt/images/golden.qcow2
     """
-    findings = lint_file(
-        file if file.exists() else stored_file(ctx, str(file)) or file, largest_bytes=largest_bytes, shown=str(file)
-    )
-    if as_json:
-        found = tuple(findings)
-        good = all(finding.level is not Level.ERROR for finding in found)
-        click.echo(json.dumps({"ok": good, "findings": encode(found)}, indent=2))
-    else:
-        found = show_findings(console(), findings)
-    ctx.exit(1 if any(finding.level is Level.ERROR for finding in found) else 0)
+    path = file if file.exists() else stored_file(ctx, str(file)) or file
+    report(ctx, lint_file(path, largest_bytes=largest_bytes, shown=str(file)), as_json=as_json)
 
-
-for _command in (import_, list_, show, publish, rollback, prune):
-    image.add_command(_command)
 
 for _command in (import_, list_, show, publish, rollback, prune):
     image.add_command(_command)

@@ -4,5 +4,6 @@ from autoscaler.hypervisor.connection import is_local
 from autoscaler.hypervisor.image_store import ImageStore
 from autoscaler.hypervisor.inspection import Inspection
 from autoscaler.hypervisor.libvirt_hypervisor import LibvirtHypervisor
+from autoscaler.hypervisor.onlooker import Onlooker
 
-__all__ = ["ImageStore", "Inspection", "LibvirtHypervisor", "is_local"]
+__all__ = ["ImageStore", "Inspection", "LibvirtHypervisor", "Onlooker", "is_local"]

@@ -12,7 +12,7 @@ from autoscaler.control.server import ControlServer
 from autoscaler.core.catalog import CatalogView, ImageVersion, Import, Ticket
 from autoscaler.core.errors import ControlError
 from autoscaler.core.ports import VolumeRef
-from tests.unit.test_control import Desk
+from tests.support.desk import Desk
 from tests.unit.test_image_desk import FIRST, SECOND
 
 

@@ -1,14 +1,10 @@
 """What the commands about the catalog print, against golden files; all of it fits 80 columns."""
 
-import io
-import time
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
-from rich.console import Console
 
-from autoscaler.cli.show_images import show_image, show_images, show_pruning
+from autoscaler.cli.show_images import image_picture, images_picture, pruning_picture
 from autoscaler.core.catalog import (
     Catalog,
     CatalogView,
@@ -19,7 +15,7 @@ from autoscaler.core.catalog import (
     Publication,
     Uses,
 )
-from tests.unit.test_cli import golden
+from tests.support.commands import golden, shown
 
 AT = 1_760_000_000.0
 
@@ -51,43 +47,20 @@ VIEW = CatalogView(
 )
 
 
-@pytest.fixture(autouse=True)
-def _berlin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("TZ", "Europe/Berlin")
-    time.tzset()
-    yield
-    monkeypatch.undo()
-    time.tzset()
-
-
-def console() -> Console:
-    return Console(file=io.StringIO(), width=80, highlight=False, markup=False, emoji=False)
-
-
-def printed(console: Console) -> str:
-    file = console.file
-    assert isinstance(file, io.StringIO)
-    return file.getvalue()
-
-
 def test_list() -> None:
-    out = console()
-    show_images(out, VIEW)
-    text = printed(out)
+    text = shown(images_picture(VIEW))
     assert max(map(len, text.splitlines())) <= 80
     golden("cli_image_list.txt", text)
 
 
 def test_list_of_nothing() -> None:
-    out = console()
-    show_images(out, CatalogView(Catalog()))
-    golden("cli_image_list_empty.txt", printed(out))
+    golden("cli_image_list_empty.txt", shown(images_picture(CatalogView(Catalog()))))
 
 
 def test_show() -> None:
-    out = console()
-    show_image(out, VIEW, "web")
-    golden("cli_image_show.txt", printed(out))
+    golden("cli_image_show.txt", shown(image_picture(VIEW, "web")))
+    unpublished = replace(VIEW, catalog=replace(VIEW.catalog, publications=()))
+    golden("cli_image_show_unpublished.txt", shown(image_picture(unpublished, "db")))
 
 
 @pytest.mark.parametrize("dry_run", [True, False])
@@ -100,8 +73,6 @@ def test_prune(dry_run: bool) -> None:
         Pruning(replace(ONE, version=4), (Kept.PUBLISHED,)),
         Pruning(replace(ONE, version=5), (Kept.NOT_YET_PUBLISHED,)),
     )
-    out = console()
-    show_pruning(out, plans, dry_run=dry_run)
-    text = printed(out)
+    text = shown(pruning_picture(plans, dry_run=dry_run))
     assert max(map(len, text.splitlines())) <= 80
     golden(f"cli_image_prune_{'planned' if dry_run else 'done'}.txt", text)

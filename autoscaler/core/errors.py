@@ -59,6 +59,10 @@ class HypervisorError(AutoscalerError):
         super().__init__(message)
 
 
+class ImageError(AutoscalerError):
+    """A golden image cannot be read, flattened or stored; the message says why."""
+
+
 class StoreError(AutoscalerError):
     """The journal cannot be opened, read or written."""
 

@@ -16,7 +16,7 @@ from autoscaler.core.observation import Domain, DomainState, Observation
 from autoscaler.core.policy import USER_NETWORK, Image, Machine
 from autoscaler.core.ports import VolumeRef
 from autoscaler.executor import Executor
-from autoscaler.hypervisor import Inspection, LibvirtHypervisor, is_local
+from autoscaler.hypervisor import ImageStore, Inspection, LibvirtHypervisor, is_local
 from autoscaler.images.canaries import QUESTION, Canary, Inside, read_answer
 from autoscaler.store import Journal, TickRecord
 from autoscaler.workshop.interrupts import held_back
@@ -115,8 +115,6 @@ class Canaries:
             return found
         copy = VolumeRef(host, pool, f"{COPY}.qcow2", COPY)
         self._journal.add_volume(copy, time.time())
-        from autoscaler.hypervisor import ImageStore  # type: ignore  # noqa: PGH003, PLC0415
-
         store = ImageStore(host, host)
         try:
             with file.open("rb") as content:

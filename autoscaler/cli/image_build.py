@@ -19,11 +19,11 @@ from autoscaler.cli.output import console
 from autoscaler.cli.show_findings import show_findings
 from autoscaler.cli.workplace import host_option, libvirt_uri, state_dir
 from autoscaler.codec import encode
-from autoscaler.core.finding import Finding, Level
+from autoscaler.core.finding import Level, warning
 from autoscaler.core.policy import Accelerator
 from autoscaler.images.installation import Installation
 from autoscaler.images.lint import lint_file
-from autoscaler.reasons import clock, duration
+from autoscaler.reasons import duration
 
 if TYPE_CHECKING:
     from autoscaler.workshop.build import Build
@@ -123,7 +123,7 @@ def build(ctx: click.Context, /, host: str | None, only_print: bool, as_json: bo
         finally:
             site.close()
             journal.close()
-    ctx.exit(_show(planned, lint_file(Path(planned.path)) if is_local(uri) else iter(()), as_json))
+    ctx.exit(_show(planned, as_json, local=is_local(uri)))
 
 
 def _installation(given: dict[str, Any]) -> Installation:
@@ -187,20 +187,24 @@ class _Log:
             self._next = now + _QUIET_SECONDS
 
 
-def _show(built: "Build", findings: Iterator[Finding], as_json: bool) -> int:
+def _show(built: "Build", as_json: bool, *, local: bool) -> int:
+    """Look at what was built, say what comes next, and give the exit code."""
     volume = built.volume
-    next_command = f"autoscaler image import {built.path} --name {built.installation.name}"
+    source = built.path if local else f"{volume.pool}/{volume.name}"
+    next_command = f"autoscaler image import {source} --name {built.installation.name}"
+    findings = lint_file(Path(built.path)) if local else iter((_NOT_SEEN,))
     if as_json:
         found = tuple(findings)
     else:
-        click.echo(f"installed at {clock(time.time())}: volume {volume.name} in pool {volume.pool}, {built.path}")
+        click.echo(f"installed: volume {volume.name} in pool {volume.pool}, {built.path}")
         found = show_findings(console(), findings)
     good = all(finding.level is not Level.ERROR for finding in found)
     if as_json:
         place = {"host": volume.host, "pool": volume.pool, "volume": volume.name, "path": built.path}
         print_json({"ok": good, **place, "findings": encode(found), "next": next_command})
-    elif good:
-        click.echo(f"Next: {next_command}")
     else:
-        click.echo(f"Mend what is said above, then: {next_command}")
+        click.echo(f"{'Next' if good else 'Mend what is said above, then'}: {next_command}")
     return 0 if good else 1
+
+
+_NOT_SEEN = warning("image.not-seen", "it is on another machine: not looked at", "Look at it there: image lint FILE")

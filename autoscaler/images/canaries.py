@@ -27,7 +27,7 @@ class Canary:
     failure: str | None = None
     """Why it could not be made or started."""
     ready_seconds: float | None = None
-    """From when it was asked for until its agent answered; None where it never did."""
+    """From when all had been started until its agent answered; None where it never did."""
     went_off: bool = False
     """It was not running any more before it was ready."""
     addresses: tuple[str, ...] = ()

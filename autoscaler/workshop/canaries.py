@@ -77,11 +77,10 @@ class Canaries:
         """
         try:
             image = source if isinstance(source, Image) else self._brought(source, pool, trial.host)
-            began = time.monotonic()
             failures = self._launch(image, trial)
             if failures:
                 return tuple(Canary(instance, failure) for instance, failure in failures.items())
-            return self._watch(trial, began)
+            return self._watch(trial, time.monotonic())
         finally:
             with held_back():
                 self.clear()

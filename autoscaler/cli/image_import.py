@@ -24,6 +24,7 @@ from autoscaler.core.policy import Image
 from autoscaler.images.flatten import Tell, content_digest, flatten
 from autoscaler.images.header import read_header
 from autoscaler.images.lint import Room, lint_file
+from autoscaler.policy.values import WrongValueError, read_name
 from autoscaler.workshop.interrupts import ended_as_interrupted, held_back
 
 if TYPE_CHECKING:
@@ -64,8 +65,21 @@ def image_store(ctx: click.Context, host: str) -> "ImageStore":
 
 @click.command("import")
 @click.argument("source", metavar="FILE|VOLUME")
-@click.option("--name", required=True, metavar="NAME", help="The image that it becomes a version of.")
-@click.option("--pool", default=DEFAULT_POOL, show_default=True, metavar="POOL", help="Where it is stored.")
+@click.option(
+    "--name",
+    required=True,
+    metavar="NAME",
+    callback=arguments.image_name,
+    help="The image that it becomes a version of.",
+)
+@click.option(
+    "--pool",
+    default=DEFAULT_POOL,
+    show_default=True,
+    metavar="POOL",
+    callback=arguments.name,
+    help="Where it is stored.",
+)
 @click.option("--host", metavar="HOST", help="On which host.  [default: the only one there is]")
 @click.option("--no-publish", is_flag=True, help="Do not publish it, even if it is the first of its name.")
 @click.option(
@@ -156,10 +170,13 @@ def _path(file: BinaryIO) -> Path:
 def _source(store: "ImageStore", source: str, pool: str, copy: BinaryIO, show: Show) -> Path:
     """Give the file to import; a volume is copied here first."""
     path = Path(source)
-    if path.exists() or source.startswith((".", "/")):
+    in_pool, _, volume = source.partition("/") if "/" in source else (pool, "/", source)
+    try:
+        image = Image(read_name(in_pool), read_name(volume))
+    except WrongValueError:
+        return path  # which cannot name a volume
+    if arguments.is_there(path):
         return path
-    in_pool, slash, volume = source.partition("/")
-    image = Image(in_pool, volume) if slash else Image(pool, source)
     store.download(image, copy, show("download"))
     copy.flush()
     return _path(copy)

@@ -44,7 +44,7 @@ def lint(ctx: click.Context, file: Path, largest_bytes: int, as_json: bool) -> N
 
     Example: autoscaler image lint /var/lib/libvirt/images/golden.qcow2
     """
-    path = file if file.exists() else stored_file(ctx, str(file)) or file
+    path = file if arguments.is_there(file) else stored_file(ctx, str(file)) or file
     report(ctx, lint_file(path, largest_bytes=largest_bytes, shown=str(file)), as_json=as_json)
 
 

@@ -3,6 +3,7 @@
 import os
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from autoscaler.hypervisor import ImageStore
 
 DEFAULT_POOL = "default"
+_RESTART_SECONDS = 30.0
 
 
 class Ask(Protocol):
@@ -214,14 +216,28 @@ def _store(
     ticket = decode(ask_daemon("image_begin", **{"import": encode(asked)}), Ticket)
     if ticket.known is not None:
         return ticket.known, False
+    if ticket.stale:
+        _refuse_used(store, asked)
     with _undone(store, ask_daemon, asked), _alive(store, ask_daemon, asked, ticket.alive_seconds):
         if ticket.stale:
-            _refuse_used(store, asked)
             store.delete(asked.half)
         whole.seek(0)
         stamp = store.upload(asked.half, whole, asked.file_bytes, show("upload"))
-        finished = ask_daemon("image_finish", **{"import": encode(asked), "stamp": stamp, "publish": publish})
-        return decode(finished, ImageVersion), True
+        return _finish(ask_daemon, asked, stamp, publish=publish), True
+
+
+def _finish(ask_daemon: Ask, asked: Import, stamp: str, *, publish: bool) -> ImageVersion:
+    """Have it entered into the catalog; a daemon that is being restarted is waited for."""
+    until = time.monotonic() + _RESTART_SECONDS
+    while True:
+        try:
+            finished = ask_daemon("image_finish", **{"import": encode(asked), "stamp": stamp, "publish": publish})
+        except DaemonUnreachableError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(1.0)
+        else:
+            return decode(finished, ImageVersion)
 
 
 def _refuse_used(store: "ImageStore", asked: Import) -> None:

@@ -103,9 +103,7 @@ class ImageDesk:
     def begin(self, by: str, asked: Import) -> Ticket:
         """Give leave to make a volume. Raises ControlError where the host is not known or somebody makes it already."""
         self._refuse_unknown_host(asked.host)
-        known = next(
-            (v for v in self._catalog.of(asked.name) if (v.digest, v.host) == (asked.digest, asked.host)), None
-        )
+        known = self._known(asked)
         if known is not None:
             return Ticket(known)
         half = asked.half
@@ -127,8 +125,12 @@ class ImageDesk:
     def finish(self, by: str, asked: Import, stamp: str, *, publish: bool) -> ImageVersion:
         """Take a volume that is whole into the catalog; the first of its name is published if `publish` says so.
 
-        `stamp` is what the volume had when it was whole. Raises ControlError where the import was taken for dead.
+        `stamp` is what the volume had when it was whole; asking twice is no error. Raises ControlError where the import
+        was taken for dead.
         """
+        known = self._known(asked)
+        if known is not None and (known.pool, known.volume) == (asked.pool, asked.volume):
+            return known
         self._require_half(asked.half)
         first = not self._catalog.of(asked.name)
         self._journal.images.note_content(asked.host, asked.pool, asked.volume, stamp, asked.digest)
@@ -210,6 +212,11 @@ class ImageDesk:
         self._journal.images.remove(stored, _half(stored).instance, time.time())
         self._keep(_half(stored))
         self._changed("image_pruned", stored.name, version=stored.version, host=stored.host, by=by)
+
+    def _known(self, asked: Import) -> ImageVersion | None:
+        """Find the version that has this content on this host already."""
+        of_the_name = self._catalog.of(asked.name)
+        return next((v for v in of_the_name if (v.digest, v.host) == (asked.digest, asked.host)), None)
 
     def _versions(self, name: str) -> tuple[ImageVersion, ...]:
         stored = self._catalog.of(name)

@@ -132,6 +132,9 @@ def _installation(given: dict[str, Any]) -> Installation:
             "nobody answers the installer's questions: give it a preseed or kickstart file with --initrd-inject "
             "(or name one in --extra-args), or let virt-install write one with --unattended"
         )
+    for file in given["initrd_inject"]:
+        if not arguments.is_there(file):
+            raise click.UsageError(f"--initrd-inject: there is no file {file}")
     return Installation(
         name=given["name"],
         location=given["location"],

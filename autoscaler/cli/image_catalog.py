@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from autoscaler.cli import output
+from autoscaler.cli import arguments, complete, output
 from autoscaler.cli.command import ask, config_option, confirm, json_option, print_json
 from autoscaler.cli.image_import import image_store
 from autoscaler.cli.output import console, say
@@ -86,7 +86,7 @@ def list_(ctx: click.Context, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", callback=arguments.image_name, shell_complete=complete.images)
 @json_option
 @config_option
 @click.pass_context
@@ -103,7 +103,7 @@ def show(ctx: click.Context, name: str, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", callback=arguments.image_name, shell_complete=complete.images)
 @click.argument("version", type=click.IntRange(1), required=False)
 @json_option
 @config_option
@@ -121,7 +121,7 @@ def publish(ctx: click.Context, name: str, version: int | None, as_json: bool) -
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", callback=arguments.image_name, shell_complete=complete.images)
 @json_option
 @config_option
 @click.pass_context
@@ -135,7 +135,7 @@ def rollback(ctx: click.Context, name: str, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("name", required=False)
+@click.argument("name", required=False, callback=arguments.image_name, shell_complete=complete.images)
 @click.option(
     "--keep",
     metavar="N",

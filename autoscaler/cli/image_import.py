@@ -3,6 +3,7 @@
 import os
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -24,12 +25,14 @@ from autoscaler.core.policy import Image
 from autoscaler.images.flatten import Tell, content_digest, flatten
 from autoscaler.images.header import read_header
 from autoscaler.images.lint import Room, lint_file
+from autoscaler.policy.values import WrongValueError, read_name
 from autoscaler.workshop.interrupts import ended_as_interrupted, held_back
 
 if TYPE_CHECKING:
     from autoscaler.hypervisor import ImageStore
 
 DEFAULT_POOL = "default"
+_RESTART_SECONDS = 30.0
 
 
 class Ask(Protocol):
@@ -64,8 +67,21 @@ def image_store(ctx: click.Context, host: str) -> "ImageStore":
 
 @click.command("import")
 @click.argument("source", metavar="FILE|VOLUME")
-@click.option("--name", required=True, metavar="NAME", help="The image that it becomes a version of.")
-@click.option("--pool", default=DEFAULT_POOL, show_default=True, metavar="POOL", help="Where it is stored.")
+@click.option(
+    "--name",
+    required=True,
+    metavar="NAME",
+    callback=arguments.image_name,
+    help="The image that it becomes a version of.",
+)
+@click.option(
+    "--pool",
+    default=DEFAULT_POOL,
+    show_default=True,
+    metavar="POOL",
+    callback=arguments.name,
+    help="Where it is stored.",
+)
 @click.option("--host", metavar="HOST", help="On which host.  [default: the only one there is]")
 @click.option("--no-publish", is_flag=True, help="Do not publish it, even if it is the first of its name.")
 @click.option(
@@ -156,10 +172,13 @@ def _path(file: BinaryIO) -> Path:
 def _source(store: "ImageStore", source: str, pool: str, copy: BinaryIO, show: Show) -> Path:
     """Give the file to import; a volume is copied here first."""
     path = Path(source)
-    if path.exists() or source.startswith((".", "/")):
+    in_pool, _, volume = source.partition("/") if "/" in source else (pool, "/", source)
+    try:
+        image = Image(read_name(in_pool), read_name(volume))
+    except WrongValueError:
+        return path  # which cannot name a volume
+    if arguments.is_there(path):
         return path
-    in_pool, slash, volume = source.partition("/")
-    image = Image(in_pool, volume) if slash else Image(pool, source)
     store.download(image, copy, show("download"))
     copy.flush()
     return _path(copy)
@@ -197,14 +216,28 @@ def _store(
     ticket = decode(ask_daemon("image_begin", **{"import": encode(asked)}), Ticket)
     if ticket.known is not None:
         return ticket.known, False
+    if ticket.stale:
+        _refuse_used(store, asked)
     with _undone(store, ask_daemon, asked), _alive(store, ask_daemon, asked, ticket.alive_seconds):
         if ticket.stale:
-            _refuse_used(store, asked)
             store.delete(asked.half)
         whole.seek(0)
         stamp = store.upload(asked.half, whole, asked.file_bytes, show("upload"))
-        finished = ask_daemon("image_finish", **{"import": encode(asked), "stamp": stamp, "publish": publish})
-        return decode(finished, ImageVersion), True
+        return _finish(ask_daemon, asked, stamp, publish=publish), True
+
+
+def _finish(ask_daemon: Ask, asked: Import, stamp: str, *, publish: bool) -> ImageVersion:
+    """Have it entered into the catalog; a daemon that is being restarted is waited for."""
+    until = time.monotonic() + _RESTART_SECONDS
+    while True:
+        try:
+            finished = ask_daemon("image_finish", **{"import": encode(asked), "stamp": stamp, "publish": publish})
+        except DaemonUnreachableError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(1.0)
+        else:
+            return decode(finished, ImageVersion)
 
 
 def _refuse_used(store: "ImageStore", asked: Import) -> None:

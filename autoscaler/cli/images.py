@@ -54,7 +54,7 @@ def lint(ctx: click.Context, /, file: Path, largest_bytes: int, as_json: bool, *
 
     Example: autoscaler image lint /var/lib/libvirt/images/golden.qcow2 --boot
     """
-    path = file if file.exists() else stored_file(ctx, str(file)) or file
+    path = file if arguments.is_there(file) else stored_file(ctx, str(file)) or file
     boot = boot_of(given)
     findings = lint_file(path, largest_bytes=largest_bytes, shown=str(file))
     if boot is not None:

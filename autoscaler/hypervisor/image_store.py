@@ -129,7 +129,7 @@ class ImageStore:
 
     def overlays_on(self, volume: VolumeRef) -> tuple[str, ...]:
         """Name the volumes, of all active pools and whosever they are, that have this one as their backing store."""
-        return self._read(f"look what stands on volume {volume.name}", lambda it: overlays_on(it, volume))
+        return self._read(f"tell what stands on volume {volume.name}", lambda it: overlays_on(it, volume))
 
     def delete(self, volume: VolumeRef) -> None:
         """Delete a volume; one that is gone is no error. One that libvirt still has in use is waited for."""

@@ -279,7 +279,7 @@ class LibvirtHypervisor:
 
     def overlays_on(self, volume: VolumeRef) -> tuple[str, ...]:
         """Name the volumes, of all active pools and whosever they are, that have this one as their backing store."""
-        return self._read(f"look what stands on volume {volume.name}", lambda it: overlays_on(it, volume))
+        return self._read(f"tell what stands on volume {volume.name}", lambda it: overlays_on(it, volume))
 
     def delete_volume(self, volume: VolumeRef) -> None:
         """Delete the overlay and the console's log; what is gone is no error."""

@@ -14,7 +14,8 @@ LATEST = "latest"
 _AT_ALL = "write either pool and volume, or name"
 
 
-def _image_name(value: object) -> str:
+def read_image_name(value: object) -> str:
+    """Read the name of an image. Raises WrongValueError."""
     if not isinstance(value, str) or not re.fullmatch(IMAGE_NAME, value):
         quoted = "; if that is its name, put it in quotes" if isinstance(value, int | float) else ""
         rule = "up to 63 lowercase letters and digits, and between them dots, dashes and underscores"
@@ -45,7 +46,8 @@ class ImageSection(Section):
     pool: Name | None = None
     volume: Name | None = None
     name: (
-        Annotated[str, BeforeValidator(_image_name), WithJsonSchema({"type": "string", "pattern": IMAGE_NAME})] | None
+        Annotated[str, BeforeValidator(read_image_name), WithJsonSchema({"type": "string", "pattern": IMAGE_NAME})]
+        | None
     ) = None
     version: Annotated[
         int | None,

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from autoscaler.core.errors import HypervisorError, HypervisorErrorKind
 from autoscaler.core.ports import VolumeRef
@@ -40,21 +39,10 @@ def prepare(installation: Installation, pool: str, volume: str, site: BuildSite,
     virt_install.require()
     if installation.os_variant is not None:
         virt_install.check_os_variant(installation.os_variant)
-    for file in installation.initrd_inject:
-        _refuse_absent(file)
     site.check_network(installation.network)
     ref = VolumeRef(site.uri, pool, volume, f"autoscaler-build-{installation.name}")
     path = site.free_path(pool, volume)
     return Build(installation, ref, domain_uuid(journal.controller, ref.instance), path)
-
-
-def _refuse_absent(file: Path) -> None:
-    try:
-        there = file.is_file()
-    except (OSError, ValueError):  # no such name can be
-        there = False
-    if not there:
-        raise InstallationError(f"--initrd-inject: there is no file {file}")
 
 
 def run(

@@ -112,6 +112,7 @@ def test_what_clones_would_share_is_told(
     assert_nothing_left(config, pool, virt, image)
 
 
+@pytest.mark.slow
 def test_an_image_without_an_agent_is_told(
     config: Path, golden_image: Path, pool: Pool, virt: libvirt.virConnect, tmp_path: Path
 ) -> None:
@@ -129,6 +130,7 @@ def begin(words: list[str], log: Path) -> "subprocess.Popen[bytes]":
         return subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True)
 
 
+@pytest.mark.slow
 def test_killed_or_interrupted_it_leaves_nothing_for_long(
     config: Path, pool: Pool, virt: libvirt.virConnect, tmp_path: Path
 ) -> None:

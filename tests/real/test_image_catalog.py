@@ -89,7 +89,10 @@ def test_what_is_stored_is_followed_and_stays_while_something_stands_on_it(
     assert "backing" not in (described := qemu_info(volume)), described
     again = images.done("import", golden_image, "--name", "web")
     assert "has this content already: it is version 1" in again
+    of_the_volume = images.done("import", GOLDEN, "--name", "web")
+    assert "has this content already: it is version 1" in of_the_volume, "a copy is the same whatever it is made from"
     assert images.stored() == {volume.name}
+    assert "qemu-img finds nothing wrong with it" in images.done("lint", "web")
 
     (instance,) = daemon.until_ready(1)
     assert backing(pool, instance.instance) == volume
@@ -196,6 +199,7 @@ def backing(pool: Pool, instance: str) -> Path:
     return Path(json.loads(described)["full-backing-filename"])
 
 
+@pytest.mark.slow
 def test_a_golden_image_that_changes_under_a_live_overlay_is_noticed(
     daemon: DaemonProcess, images: Images, pool: Pool
 ) -> None:

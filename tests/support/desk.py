@@ -10,7 +10,7 @@ from autoscaler.core.words import nearest
 from autoscaler.image_desk import ImageDesk
 from autoscaler.store import Event, History
 from tests.samples import EVENTS, HISTORY, NOW, SCALING_OUT, SNAPSHOT
-from tests.support.image_desk import image_desk
+from tests.support.image_desk import filled_image_desk
 
 FULL = "full"
 """A group whose changes the journal has no room for."""
@@ -22,7 +22,7 @@ class Desk:
     """Knows the group web with the instance web-1; `reloaded` is what the next reload comes to, None for a bug."""
 
     def __init__(self) -> None:
-        self.of_images = image_desk()
+        self.of_images = filled_image_desk()
         self.shown: Snapshot | None = SNAPSHOT
         self.noted: list[Request] = []
         self.asked_at: float | None = None

@@ -1,9 +1,11 @@
 """A catalog of images on a journal in memory."""
 
 from autoscaler.chronicle import Chronicle
-from autoscaler.core.policy import Policy
+from autoscaler.core.catalog import Import
+from autoscaler.core.policy import Image, Policy, Size
 from autoscaler.image_desk import ImageDesk
 from autoscaler.store import Journal
+from tests.samples import BOB
 
 
 class Clock:
@@ -30,3 +32,16 @@ def image_desk(
         grace_seconds=600.0,
         monotonic=clock or Clock(),
     )
+
+
+def filled_image_desk() -> ImageDesk:
+    """Make one with an image of three versions, the second of which is published after the first, and followed."""
+    policy = Policy("web", Image("", "", "web"), Size(1, 4))
+    desk = image_desk(policies=(policy,))
+    for number in (1, 2, 3):
+        digest = f"{number}c0ffee{number}" * 8
+        asked = Import("web", "local", "default", digest, number * (16 << 20), 1 << 30, f"/srv/web-{number}.qcow2")
+        desk.begin(BOB, asked)
+        desk.finish(BOB, asked, "stamp", publish=True)
+    desk.publish(BOB, "web", 2)
+    return desk

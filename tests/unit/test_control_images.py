@@ -13,12 +13,15 @@ from autoscaler.core.catalog import CatalogView, ImageVersion, Import, Ticket
 from autoscaler.core.errors import ControlError
 from autoscaler.core.ports import VolumeRef
 from tests.support.desk import Desk
+from tests.support.image_desk import image_desk
 from tests.unit.test_image_desk import FIRST, SECOND
 
 
 @pytest.fixture
 def desk() -> Desk:
-    return Desk()
+    made = Desk()
+    made.of_images = image_desk()
+    return made
 
 
 @pytest.fixture

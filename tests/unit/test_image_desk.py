@@ -73,6 +73,7 @@ def test_the_same_content_is_one_version_on_each_host(desk: ImageDesk) -> None:
     first = bring(desk, FIRST)
     bring(desk, SECOND)
     assert desk.begin(ME, FIRST).known == first
+    assert desk.finish(ME, FIRST, "stamp", publish=True) == first, "the answer may have been lost on its way"
     assert bring(desk, replace(FIRST, host="far")).version == 1
     assert [(v.version, v.host) for v in desk.catalog.of("web")] == [(1, "far"), (1, "local"), (2, "local")]
 

@@ -47,6 +47,7 @@ VIEW = CatalogView(
 )
 
 
+@pytest.mark.usefixtures("berlin")
 def test_list() -> None:
     text = shown(images_picture(VIEW))
     assert max(map(len, text.splitlines())) <= 80
@@ -57,6 +58,7 @@ def test_list_of_nothing() -> None:
     golden("cli_image_list_empty.txt", shown(images_picture(CatalogView(Catalog()))))
 
 
+@pytest.mark.usefixtures("berlin")
 def test_show() -> None:
     golden("cli_image_show.txt", shown(image_picture(VIEW, "web")))
     unpublished = replace(VIEW, catalog=replace(VIEW.catalog, publications=()))

@@ -44,8 +44,10 @@ elasticity: setup  ## Judge target tracking and published algorithms on recorded
 	@test -d "$(TRACES)" || { echo "usage: make elasticity TRACES=/path/to/folder/of/csv" >&2; exit 2; }
 	$(PYTHON) benchmarks/elasticity.py $(TRACES) docs
 
-benchmark: setup  ## Tell how long a rehearsal of up to 30 days takes
+benchmark: setup  ## Tell what decisions, rehearsals and clones cost (as root: clones), into docs/
+	$(PYTHON) benchmarks/decide.py
 	$(PYTHON) benchmarks/simulate.py
+	$(PYTHON) -m benchmarks.clone --into docs/benchmarks.md
 
 format: setup  ## Format the code
 	.venv/bin/ruff format .

@@ -166,6 +166,11 @@ FAMILIES: tuple[Family, ...] = (
         _group(lambda status: status.replacement_stopped),
     ),
     Family(
+        "autoscaler_image_changed", "gauge", ("group",),
+        "1 while a golden image of the group is not what it was: instances stand on what changed, or would.",
+        _group(lambda status: status.image_changed),
+    ),
+    Family(
         "autoscaler_group_instances", "gauge", ("group", "state"),
         "Owned instances and clones in flight, by where they are in their life.",
         _instances_by_state,

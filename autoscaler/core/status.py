@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 
 from autoscaler.core.action import Clone, InFlight, Intent, IntentState, Outcome, Remove
 from autoscaler.core.capacity import need_of
-from autoscaler.core.decision import Decision, ReasonCode
+from autoscaler.core.decision import Decision, ReasonCode, decisive
 from autoscaler.core.errors import ControlError
 from autoscaler.core.instances import Instance, ownerships, unread_hosts
-from autoscaler.core.launches import image_name, quantile, with_warm_up
+from autoscaler.core.launches import failed_launch, image_name, quantile, with_warm_up
 from autoscaler.core.memory import GroupMemory, Memory
 from autoscaler.core.observation import (
     Change,
@@ -32,6 +32,7 @@ from autoscaler.core.snapshot import (
     ImageLaunches,
     InstanceStatus,
     Portion,
+    Scaling,
     Snapshot,
     Totals,
     TrafficStatus,
@@ -101,6 +102,7 @@ def room_statuses(finished: Finished) -> tuple[HostRoom, ...]:
                 ledger,
                 sum(tenant.balloon_bytes or tenant.memory_bytes or 0 for tenant in inventory.capacity.tenants),
                 tuple(_group_room(policy, inventory.capacity, finished) for policy in _on(ledger.host, finished)),
+                {name: pool.growth_bytes for name, pool in inventory.capacity.pools.items()},
                 sample.top if sample is not None else (),
                 sample.swap_total_bytes if sample is not None else None,
                 sample.swap_used_bytes if sample is not None else None,
@@ -130,7 +132,11 @@ def accumulate(totals: Totals, finished: Finished) -> Totals:
     for transition in finished.result.transitions:
         total = groups.get(transition.group, GroupTotals())
         if transition.before is not transition.after:
-            total = replace(total, transitions=_plus(total.transitions, {transition.after.value: 1}))
+            total = replace(
+                total,
+                transitions=_plus(total.transitions, {transition.after.value: 1}),
+                failed_launches=total.failed_launches + failed_launch(transition),
+            )
         groups[transition.group] = total
     for policy in finished.policies:
         known = finished.result.memory.groups.get(policy.group, GroupMemory())
@@ -259,10 +265,20 @@ def _instance(instance: Instance, group: GroupMemory, probes: Mapping[str, Probe
     )
 
 
+def scales(decision: Decision, admitted_before: int | None) -> bool:
+    """Tell whether a decision changes the size of its group; one that is only repeated does not."""
+    return decision.admitted not in (decision.current, admitted_before)
+
+
 def _count_decision(totals: GroupTotals, decision: Decision) -> GroupTotals:
     codes = [reason.code.value for reason in decision.reasons]
     codes += [recommendation.reason.code.value for recommendation in decision.recommendations]
-    return replace(totals, reasons=_plus(totals.reasons, Counter(codes)))
+    totals = replace(totals, reasons=_plus(totals.reasons, Counter(codes)))
+    if scales(decision, totals.admitted):
+        code = next((reason.code for reason in decisive(decision)), None)
+        scaled = Scaling(decision.at, decision.current, decision.admitted, code)
+        totals = replace(totals, scalings=_plus(totals.scalings, {scaled.direction: 1}), scaled=scaled)
+    return replace(totals, admitted=decision.admitted)
 
 
 def _count_outcome(totals: GroupTotals, outcome: Outcome) -> GroupTotals:

@@ -79,7 +79,9 @@ def room(host: str, groups: tuple[GroupStatus, ...]) -> HostRoom:
     ledger = Ledger(host, tuple(Account(key, 2**38, 2**32, 2**37, 2**36) for key in keys))
     need = (Portion(keys[0], 2**30),)
     here = (each.group for each in groups if each.instances[0].host == host)
-    return HostRoom(ledger, 2**36, tuple(GroupRoom(name, PER_GROUP, 40, need) for name in here), {"default": 2**35})
+    return HostRoom(
+        ledger, 2**36, tuple(GroupRoom(name, PER_GROUP, 40, need) for name in here), growth_bytes={"default": 2**35}
+    )
 
 
 def make_snapshot(instances: int) -> Snapshot:

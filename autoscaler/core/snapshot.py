@@ -114,11 +114,11 @@ class HostRoom:
     ballooned_bytes: int
     """What all running guests have of the host's memory at present, of the most they may have."""
     groups: tuple[GroupRoom, ...]
-    growth_bytes: Mapping[str, int] = field(default_factory=dict)
-    """By pool: what its thin volumes may still come to take, whatever of it the limits count."""
     top: tuple[Consumer, ...] = ()
     swap_total_bytes: int | None = None
     swap_used_bytes: int | None = None
+    growth_bytes: Mapping[str, int] = field(default_factory=dict)
+    """By pool: what its thin volumes may still come to take, whatever of it the limits count."""
 
 
 @dataclass(frozen=True, slots=True)

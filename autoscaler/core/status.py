@@ -102,10 +102,10 @@ def room_statuses(finished: Finished) -> tuple[HostRoom, ...]:
                 ledger,
                 sum(tenant.balloon_bytes or tenant.memory_bytes or 0 for tenant in inventory.capacity.tenants),
                 tuple(_group_room(policy, inventory.capacity, finished) for policy in _on(ledger.host, finished)),
-                {name: pool.growth_bytes for name, pool in inventory.capacity.pools.items()},
                 sample.top if sample is not None else (),
                 sample.swap_total_bytes if sample is not None else None,
                 sample.swap_used_bytes if sample is not None else None,
+                {name: pool.growth_bytes for name, pool in inventory.capacity.pools.items()},
             )
         )
     return tuple(rooms)

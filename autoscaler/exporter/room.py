@@ -99,7 +99,7 @@ ROOM: tuple[Family, ...] = (
     ),
     Family(
         "autoscaler_pool_committed_bytes", "gauge", ("host", "pool"),
-        "Space in use, growth of thin volumes as far as the configured overcommit counts it, and instances on their way.",
+        "Space in use, growth of thin volumes as far as the configuration counts it, and instances on their way.",
         _named(Resource.POOL_SPACE, lambda account: account.committed),
     ),
     Family(

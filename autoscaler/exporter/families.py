@@ -6,6 +6,7 @@ from autoscaler.core.admission import REFUSALS
 from autoscaler.core.decision import Decision, Input, ReasonCode, decisive
 from autoscaler.core.errors import HypervisorErrorKind
 from autoscaler.core.observation import HostSample
+from autoscaler.core.policy import Mode
 from autoscaler.core.snapshot import Durations, GroupStatus, GroupTotals, HostStatus, Snapshot
 from autoscaler.core.transition import InstanceState
 from autoscaler.exporter.family import Family, Sample, Samples
@@ -173,6 +174,12 @@ FAMILIES: tuple[Family, ...] = (
         "autoscaler_group_paused", "gauge", ("group",),
         "1 while an operator has paused the group.",
         _group(lambda status: status.paused),
+        unit="0 or 1",
+    ),
+    Family(
+        "autoscaler_group_shadow", "gauge", ("group",),
+        "1 while everything is decided for the group and nothing is done.",
+        _group(lambda status: status.mode is Mode.SHADOW if status.mode else None),
         unit="0 or 1",
     ),
     Family(

@@ -61,6 +61,8 @@ def test_promtool_finds_nothing_to_say() -> None:
         ('autoscaler_admission_refused{group="db",resource="addresses"}', 0),
         ('autoscaler_group_managed{group="old"}', 0),
         ('autoscaler_group_paused{group="db"}', 1),
+        ('autoscaler_group_shadow{group="db"}', 1),
+        ('autoscaler_group_shadow{group="web"}', 0),
         ('autoscaler_group_instances{group="web",state="ready"}', 2),
         ('autoscaler_group_instances{group="web",state="failed"}', 0),
         ('autoscaler_instance_load_ratio{group="web",instance="web-1"}', 0.91),

@@ -26,7 +26,7 @@ from autoscaler.store import Event, Journal, ReplayTick
 from tests.real.conftest import Pool
 from tests.real.test_traffic import READY, until_served
 from tests.support.daemon import DaemonProcess, burn, free_port, group_of
-from tests.support.dashboards import BOARDS, Query, marks, panel_queries, panels, variables
+from tests.support.dashboards import BOARDS, Query, marks, panel_queries, panels, variables, written_queries
 from tests.support.haproxy import HAProxyProcess
 from tests.support.private_libvirtd import PrivateLibvirtd, wait_until
 from tests.support.prometheus import Prometheus, PrometheusWithRules
@@ -301,6 +301,8 @@ def test_every_query_gives_what_the_journal_has(told_and_asked: tuple[Told, Prom
         complaints += _marks(board, prometheus, told)
         for query in panel_queries(board):
             complaints += _compare(query, prometheus, told)
+    for expression in written_queries():
+        prometheus.at(expression, told.end)
     assert not complaints, "\n".join(complaints)
     sizes = prometheus.over('autoscaler_group_size_admitted{group="web"}', told.start, told.end)
     assert (

@@ -27,6 +27,14 @@ class Query:
         return f"{self.board} / {self.panel} / {self.legend}: {self.expression}"
 
 
+def written_queries() -> list[str]:
+    """Give every PromQL query of the pages, without its comment."""
+    root = FOLDER.parents[1]
+    texts = [(root / page).read_text() for page in ("README.md", "docs/monitoring.md")]
+    blocks = [block for text in texts for block in re.findall(r"^```promql\n(.*?)^```", text, re.MULTILINE | re.DOTALL)]
+    return [line.partition(" #")[0].strip() for block in blocks for line in block.splitlines()]
+
+
 def load(board: str) -> dict[str, Any]:
     """Read a dashboard."""
     data: dict[str, Any] = json.loads((FOLDER / f"{board}.json").read_text())

@@ -1,6 +1,6 @@
 """What a scrape costs, by the number of instances: `python benchmarks/scrape.py --instances 200 2000`.
 
-A snapshot with everything known is served by the daemon's own web server and asked for over HTTP, twenty instances to
+A snapshot with everything known is served by the daemon's own web server and asked for over HTTP, 25 instances to
 a group. The first scrape after a tick renders it, the others get what was rendered; figures are medians of ten rounds.
 """
 
@@ -37,7 +37,7 @@ from autoscaler.exporter.collector import make_registry
 from autoscaler.web.server import WebServer
 
 AT = 1_700_000_000.0
-PER_GROUP = 20
+PER_GROUP = 25
 GROUPS_PER_HOST = 10
 ROUNDS = 10
 MET = (

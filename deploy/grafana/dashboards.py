@@ -272,8 +272,10 @@ def _target(mine: str = "") -> str:
 
 
 def render(board: Dashboard) -> str:
-    """Give a dashboard's JSON."""
-    return json.dumps(board.build(), cls=JSONEncoder, indent=1) + "\n"
+    """Give a dashboard's JSON, each panel with a number that links to it can name."""
+    data = json.loads(json.dumps(board.build(), cls=JSONEncoder))
+    data["panels"] = [{"id": number, **panel} for number, panel in enumerate(data["panels"], 1)]
+    return json.dumps(data, indent=1) + "\n"
 
 
 DASHBOARDS = {OVERVIEW: overview, GROUP: group}

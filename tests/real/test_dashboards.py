@@ -18,7 +18,7 @@ import pytest
 
 from autoscaler.codec import parse
 from autoscaler.core.action import Clone, IntentState, Remove
-from autoscaler.core.capacity import Expected, Ledger, Resource, need_of, open_ledger
+from autoscaler.core.capacity import Expected, Key, Ledger, Resource, need_of, open_ledger
 from autoscaler.core.decision import Decision, Input, ReasonCode, decisive
 from autoscaler.core.observation import HostCapacity, HostInventory, HostSample, TrafficView, Unknown
 from autoscaler.core.snapshot import Durations
@@ -130,6 +130,18 @@ def fitting(tick: ReplayTick) -> float | None:
     return ledger_of(tick).fits(need_of(policy.machine, policy.image, capacity_of(tick)))[0]
 
 
+def committed_memory(tick: ReplayTick) -> float | None:
+    account, sample = ledger_of(tick).account(Key(Resource.MEMORY)), tick.observation.hosts["local"]
+    assert account is not None
+    assert isinstance(sample, HostSample)
+    return account.committed / sample.memory_total_bytes
+
+
+def _promised(capacity: HostCapacity) -> float:
+    (pool,) = capacity.pools.values()
+    return (pool.capacity_bytes - pool.available_bytes + pool.growth_bytes) / pool.capacity_bytes
+
+
 def _durations(seconds: Sequence[float]) -> Durations:
     total = Durations()
     for each in seconds:
@@ -181,7 +193,15 @@ OVERVIEW: Mapping[tuple[str, str], Expectation] = {
     ("Launches lost, 1 h", "A"): LOST,
     ("Reloads refused", "A"): lambda told: [sum(event.kind == "reload_refused" for event in told.events)],
     ("Instances ready", "A"): lambda told: [told.domains],
+    ("Groups", "A"): lambda told: [told.domains],
     ("Groups", "B"): lambda told: [decision.admitted for decision in told.decisions(told.recent)],
+    ("Groups", "C"): lambda told: [decision.desired for decision in told.decisions(told.recent)],
+    ("Groups", "D"): lambda told: [tick.policies[0].size.min for tick in told.recent],
+    ("Groups", "E"): lambda told: [tick.policies[0].size.max for tick in told.recent],
+    ("Groups", "F"): PRESSURE,
+    ("Groups", "G"): lambda told: [fitting(tick) for tick in told.recent],
+    ("Groups", "H"): lambda told: told.reasons(ReasonCode.PAUSED),
+    ("Groups", "I"): lambda told: [told.end - told.scalings()[-1].at],
     ("Size", "{{group}}"): lambda told: [decision.admitted for decision in told.decisions(told.recent)],
     ("Load against target", "{{group}}"): PRESSURE,
     ("What decides", "{{group}}: {{reason}}"): REASONS,
@@ -192,8 +212,10 @@ OVERVIEW: Mapping[tuple[str, str], Expectation] = {
     ("Memory", "{{host}} used"): lambda told: told.sample(
         lambda sample: 1 - sample.memory_available_bytes / sample.memory_total_bytes
     ),
+    ("Memory", "{{host}} committed"): lambda told: [committed_memory(tick) for tick in told.recent],
     ("vCPUs committed", "{{host}}"): lambda told: [told.vcpus / (16 * (os.cpu_count() or 0))],
     ("Pools", "{{host}} {{pool}} used"): lambda told: told.capacity(lambda c: _share(c, Resource.POOL_SPACE)),
+    ("Pools", "{{host}} {{pool}} promised"): lambda told: told.capacity(_promised),
     ("Addresses taken", "{{host}} {{network}}"): lambda told: told.capacity(lambda c: _share(c, Resource.ADDRESSES)),
     ("Refused and starved", "{{group}} refused for {{resource}}"): Told.refusals,
     ("Ticks", "interval"): lambda told: [tick.observation.interval_seconds for tick in told.recent],
@@ -209,8 +231,13 @@ GROUP: Mapping[tuple[str, str], Expectation] = {
     ("Stopped", "A"): lambda told: told.reasons(ReasonCode.HELD_BY_BREAKER, ReasonCode.PAUSED),
     ("Starved", "A"): lambda told: told.reasons(ReasonCode.STARVED, ReasonCode.HELD_BY_STARVED_GUESTS),
     ("Launches lost, 1 h", "A"): LOST,
+    ("Size", "min"): lambda told: [tick.policies[0].size.min for tick in told.recent],
+    ("Size", "max"): lambda told: [tick.policies[0].size.max for tick in told.recent],
+    ("Size", "recommended"): lambda told: [decision.recommended for decision in told.decisions(told.recent)],
+    ("Size", "admitted"): lambda told: [decision.admitted for decision in told.decisions(told.recent)],
     ("Size", "desired"): lambda told: [decision.desired for decision in told.decisions(told.recent)],
     ("Load and target", "{{metric}}"): LOAD,
+    ("Load and target", "target of {{metric}}"): lambda told: told.input(lambda seen: seen.target),
     ("What decides", "{{reason}}"): REASONS,
     ("Age of the load", "{{metric}}"): lambda told: told.input(lambda seen: seen.age_seconds),
     ("Instances by state", "{{state}}"): lambda told: [told.domains],
@@ -221,6 +248,8 @@ GROUP: Mapping[tuple[str, str], Expectation] = {
     ("More would fit", "{{host}}"): lambda told: [fitting(tick) for tick in told.recent],
     ("Refused", "{{resource}}"): Told.refusals,
     ("Servers", "{{state}}"): lambda told: [told.served],
+    ("Servers", "wanted"): lambda told: [told.served],
+    ("Sessions and queue", "queue"): lambda told: told.view(lambda view: view.queue),
     ("Sessions and queue", "sessions"): lambda told: told.view(
         lambda view: sum(slot.sessions or 0 for slot in view.slots)
     ),
@@ -295,8 +324,8 @@ def test_every_query_gives_what_the_journal_has(told_and_asked: tuple[Told, Prom
     assert (checked.returncode, checked.stdout + checked.stderr) == (0, "")
     complaints = [*_rules(prometheus, told)]
     for board in BOARDS:
-        titles = [panel["title"] for panel in panels(board)]
-        assert sorted(title for title, _ in EXPECTED[board]) == sorted(titles), "one value of each panel is compared"
+        titles = {panel["title"] for panel in panels(board)}
+        assert {title for title, _ in EXPECTED[board]} == titles, "at least one value of each panel is compared"
         complaints += _variables(board, prometheus)
         complaints += _marks(board, prometheus, told)
         for query in panel_queries(board):

@@ -66,6 +66,12 @@ class GroupStatus:
     port: int | None = None
     """Where its instances serve, by its policy."""
 
+    @property
+    def listed(self) -> bool:
+        """Whether its instances could be listed: where they could not, `instances` is empty and the group is not."""
+        reasons = () if self.decision is None else self.decision.reasons
+        return all(reason.code is not ReasonCode.HELD_BY_UNKNOWN_INVENTORY for reason in reasons)
+
 
 @dataclass(frozen=True, slots=True)
 class ImageLaunches:

@@ -1,5 +1,6 @@
 """Every metric the daemon exports, each a row: what it is called, what it means, and where a snapshot has it."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from autoscaler.core.admission import REFUSALS
@@ -70,8 +71,9 @@ def _pressure(snapshot: Snapshot) -> Iterator[Sample]:
 
 def _instances_by_state(snapshot: Snapshot) -> Iterator[Sample]:
     for status in snapshot.groups:
-        for state in _STATES:
-            yield (status.group, state.value), sum(instance.state is state for instance in status.instances)
+        counts = Counter(instance.state for instance in status.instances)
+        for state in _STATES if status.listed else ():
+            yield (status.group, state.value), counts[state]
 
 
 def _instance_loads(snapshot: Snapshot) -> Iterator[Sample]:
@@ -196,7 +198,7 @@ FAMILIES: tuple[Family, ...] = (
     ),
     Family(
         "autoscaler_group_instances", "gauge", ("group", "state"),
-        "Owned instances and clones in flight, by where they are in their life.",
+        "Owned instances and clones in flight, by where they are in their life; no sample while they cannot be listed.",
         _instances_by_state,
         unit="instances", choices=len(_STATES),
     ),

@@ -17,7 +17,6 @@ from starlette.routing import Route
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from autoscaler.codec import encode
-from autoscaler.core.decision import ReasonCode
 from autoscaler.core.errors import AutoscalerError
 from autoscaler.core.snapshot import GroupStatus, Snapshot
 from autoscaler.core.traffic import Service, targets
@@ -62,7 +61,7 @@ def make_app(get_snapshot: GetSnapshot, registry: CollectorRegistry) -> Starlett
         found = [group for group in snapshot.groups if group.group == name]
         if not found:
             return JSONResponse({"error": f"no group {name}"}, status_code=404)
-        if _unlisted(found[0]):
+        if not found[0].listed:
             return JSONResponse({"error": f"the instances of {name} cannot be listed now"}, status_code=503)
         return JSONResponse(_targets(found[0], int(asked) if asked else found[0].port or 80))
 
@@ -84,11 +83,6 @@ def _metrics(request: Request, rendered: "_Rendered", registry: CollectorRegistr
         headers["Content-Encoding"] = "gzip"
         content = rendered.once(f"{content_type}, gzip", lambda: gzip.compress(content, _GZIP_LEVEL, mtime=0))
     return Response(content, headers=headers)
-
-
-def _unlisted(group: GroupStatus) -> bool:
-    reasons = () if group.decision is None else group.decision.reasons
-    return any(reason.code is ReasonCode.HELD_BY_UNKNOWN_INVENTORY for reason in reasons)
 
 
 def _targets(group: GroupStatus, port: int) -> list[dict[str, object]]:

@@ -171,6 +171,14 @@ def test_what_is_not_known_has_no_sample(beginning: str) -> None:
     assert not [name for name in series(SNAPSHOT) if name.startswith(beginning)]
 
 
+def test_instances_that_cannot_be_listed_are_not_none() -> None:
+    assert DB.decision is not None
+    held = Reason(ReasonCode.HELD_BY_UNKNOWN_INVENTORY, {"host": "local", "why": "the connection was refused"})
+    unlisted = replace(DB, instances=(), decision=replace(DB.decision, reasons=(held,)))
+    told = series(replace(SNAPSHOT, groups=(unlisted,)))
+    assert not [name for name in told if name.startswith("autoscaler_group_instances")]
+
+
 def test_a_removed_instance_leaves_no_series() -> None:
     assert [name for name in series(SNAPSHOT) if "web-1" in name]
     without = replace(SNAPSHOT, groups=(replace(WEB, instances=WEB.instances[1:]),))

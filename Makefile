@@ -48,7 +48,7 @@ benchmark: setup  ## Tell how long a rehearsal of up to 30 days takes, and what 
 	$(PYTHON) benchmarks/simulate.py
 	$(PYTHON) benchmarks/scrape.py
 
-generate: setup  ## Write what is made from code: docs/metrics.md and the dashboards
+generate: reference  ## Write what is made from code: docs/commands.md, docs/metrics.md and the dashboards
 	$(PYTHON) -m deploy.prometheus.page
 	$(PYTHON) -m deploy.grafana.dashboards
 

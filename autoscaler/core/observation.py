@@ -312,6 +312,25 @@ class TrafficView:
 
 
 @dataclass(frozen=True, slots=True)
+class GoldenState:
+    """A golden image as it was last looked at."""
+
+    stamp: str | None
+    """Tells one state of the volume from another, by its sizes and time of change; None where it cannot be told."""
+    content: str | None = None
+    """What it holds: a digest, or the stamp itself where contents are not read; None where it was not read yet."""
+    read: Mapping[str, str] = field(default_factory=dict)
+    """What it held when it had the stamps that instances were cloned under, as far as it was read then."""
+    expected: str | None = None
+    """What it must hold, being a version of the catalog; None for any other volume."""
+
+    @property
+    def unread(self) -> bool:
+        """Whether it is not known what it holds now, but will be."""
+        return self.stamp is not None and self.content is None
+
+
+@dataclass(frozen=True, slots=True)
 class ScheduleState:
     """Whether a schedule's span is active, and until when that is so; None where it never changes again."""
 
@@ -386,3 +405,5 @@ class Observation:
     """By group, of those that have a load balancer; one that was not asked yet is not among them."""
     schedules: Mapping[str, ScheduleState] = field(default_factory=dict)
     """By the key of the schedule; one that could not be told is not among them."""
+    golden: Mapping[str, GoldenState] | None = None
+    """By `core.golden.golden_key`, of those that were looked at; None where nobody looks."""

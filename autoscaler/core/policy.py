@@ -38,20 +38,39 @@ class Starved(StrEnum):
     IGNORE = "ignore"
 
 
+IMAGE_NAME = r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$"
+"""What the name of an image in the catalog looks like; it becomes part of the names of volumes."""
+
+
 @dataclass(frozen=True, slots=True)
 class Image:
-    """The golden image: a volume of a storage pool on the group's host."""
+    """The golden image: a volume of a storage pool on the group's host.
+
+    One that is followed by its name has no pool and volume yet in a policy as it was written; the policy that a step
+    is given has them, with the version that they are, or the name leads to nothing at present.
+    """
 
     pool: str
     volume: str
+    name: str | None = None
+    """The name in the catalog; None for a volume that the policy names itself."""
+    version: int | None = None
+    """The version that is wanted, or used once pool and volume are known; None for the one that is published."""
+
+    @property
+    def found(self) -> bool:
+        """Whether it is known which volume it is."""
+        return bool(self.volume)
+
+    def __str__(self) -> str:
+        """Render as ``web`` or ``web version 3``, or as ``POOL/VOLUME`` without a name."""
+        if self.name is None:
+            return f"{self.pool}/{self.volume}"
+        return self.name if self.version is None else f"{self.name} version {self.version}"
 
     def same_as(self, other: "Image | None") -> bool:
         """Whether both are the same volume, whatever it is called."""
         return other is not None and (self.pool, self.volume) == (other.pool, other.volume)
-
-    def __str__(self) -> str:
-        """Render as ``POOL/VOLUME``."""
-        return f"{self.pool}/{self.volume}"
 
 
 USER_NETWORK = "user"
@@ -530,10 +549,15 @@ class Wanted:
 
     images: frozenset[Image] = frozenset()
     networks: frozenset[str] = frozenset()
+    stored: frozenset[Image] = frozenset()
+    """Images that no policy needs be made of: like those that one is, they are written to by nobody."""
 
 
-def wanted_by(policies: Iterable[Policy], images: Iterable[Image] = ()) -> Wanted:
-    """Name what these policies use; `images` are those that are cloned beside the policies' own."""
+def wanted_by(
+    policies: Iterable[Policy], images: Iterable[Image] = (), stored: frozenset[Image] = frozenset()
+) -> Wanted:
+    """Name what these policies use; `images` are cloned beside the policies' own, `stored` is what else there is."""
     chosen = tuple(policies)
     networks = frozenset(policy.machine.network for policy in chosen) - {USER_NETWORK}
-    return Wanted(frozenset({*(policy.image for policy in chosen), *images}), networks)
+    used = {*(policy.image for policy in chosen), *images}
+    return Wanted(frozenset(image for image in used if image.found), networks, stored)

@@ -85,7 +85,7 @@ def clones(
     returning = sum(instance.state is InstanceState.RETURNING for instance in instances)
     if returning:
         return Plan(reasons=(because(ReasonCode.HELD_BY_RETURN, returning=returning, wanted=wanted),)), memory.sequence
-    count, limits = _clones_allowed(policy, wanted, instances, memory, at)
+    count, limits = _clones_allowed(policy, images, instances, memory, at)
     taken = {instance.id for instance in instances}
     actions: list[Clone] = []
     sequence = memory.sequence
@@ -98,12 +98,12 @@ def clones(
 
 
 def _clones_allowed(
-    policy: Policy, wanted: int, instances: Sequence[Instance], memory: GroupMemory, at: float
+    policy: Policy, images: Sequence[Image], instances: Sequence[Instance], memory: GroupMemory, at: float
 ) -> tuple[int, tuple[Reason, ...]]:
-    if memory.tripped_at is not None:
-        return 0, (because(ReasonCode.HELD_BY_BREAKER, failures=memory.failures, wanted=wanted, group=policy.group),)
-    if memory.retry_at is not None and at < memory.retry_at:
-        return 0, (because(ReasonCode.HELD_BY_LAUNCH_BACKOFF, failures=memory.failures, until=memory.retry_at),)
+    wanted = len(images)
+    held = _held(policy, images, memory, at)
+    if held is not None:
+        return 0, (held,)
     owned, most = sum(instance.owned for instance in instances), policy.size.max
     room = max(0, most - owned)
     budget = policy.launch.per_hour(policy.size)
@@ -118,3 +118,16 @@ def _clones_allowed(
     if wanted > room:
         return room, (because(ReasonCode.HELD_BY_OCCUPIED_MAX, owned=owned, max=most, wanted=wanted),)
     return wanted, ()
+
+
+def _held(policy: Policy, images: Sequence[Image], memory: GroupMemory, at: float) -> Reason | None:
+    """Tell what keeps a group from any launch."""
+    wanted = len(images)
+    unknown = next((image for image in images if not image.found), None)
+    if unknown is not None:
+        return because(ReasonCode.HELD_BY_UNKNOWN_IMAGE, image=str(unknown), host=policy.host, wanted=wanted)
+    if memory.tripped_at is not None:
+        return because(ReasonCode.HELD_BY_BREAKER, failures=memory.failures, wanted=wanted, group=policy.group)
+    if memory.retry_at is not None and at < memory.retry_at:
+        return because(ReasonCode.HELD_BY_LAUNCH_BACKOFF, failures=memory.failures, until=memory.retry_at)
+    return None

@@ -10,6 +10,7 @@ from autoscaler.core.capacity import Ledger
 from autoscaler.core.clock import set_back
 from autoscaler.core.count import decide_count, describe_inputs, take_in_loads
 from autoscaler.core.decision import Decision, Reason, ReasonCode, because
+from autoscaler.core.golden import golden_reasons, keep_off
 from autoscaler.core.instances import (
     Instance,
     classify,
@@ -184,10 +185,10 @@ class _Seen:
     def asking(self, at: float) -> Asking:
         """Say what it asks of the hosts."""
         assert self.decision is not None
-        acts = self.acts(at) and self.group.tripped_at is None
         lacking = leave(self.policy, self.decision.desired, self.instances, self.group, at=at).lacking
         # What is cloned now takes the room, whatever image the policy names.
         policy = replace(self.policy, image=launch_image(self.policy, self.group))
+        acts = self.acts(at) and self.group.tripped_at is None and policy.image.found
         return Asking(policy, self.decision, self.instances, acts, lacking, self.group.samples)
 
     def acts(self, at: float) -> bool:
@@ -213,6 +214,7 @@ def _look(policy: Policy, observation: Observation, memory: Memory, domains: tup
     lives, transitions = follow(policy.group, group, instances, observation)
     group = replace(group, lives=lives)
     reasons = refused + noticed(instances, transitions) + traffic_reasons(policy, instances, group, observation)
+    reasons += golden_reasons(policy, instances, observation)
     reasons += refresh_reasons(policy, instances, group, at)
     return _Seen(policy, group, domains, instances, (), reasons, transitions, launched)
 
@@ -270,10 +272,13 @@ def _plan(
     started = starts(policy, [i for i in instances if i.id not in going], chosen, group, at)
     images = launch_images(policy, decision.admitted, left.lacking, (instances, group))[: seen.clones]
     cloned, sequence = clones(policy, images, instances, group, at=at, controller=memory.controller)
+    cloned = keep_off(cloned, observation, memory.controller)
     reasons = decision.reasons + left.reasons + started.reasons + cloned.reasons
     actions = (*left.actions, *started.actions, *cloned.actions)
     group = take_in_clones(group, cloned.actions, at)
-    return replace(decision, reasons=reasons), actions, replace(group, sequence=sequence)
+    # Ids that were given out and then not used are given out again.
+    given_out = sequence if cloned.actions else group.sequence
+    return replace(decision, reasons=reasons), actions, replace(group, sequence=given_out)
 
 
 def _hold_unread(

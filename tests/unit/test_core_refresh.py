@@ -46,7 +46,7 @@ def plant_of(policy: Policy = POLICY) -> Plant:
     plant.host.images = frozenset((image.pool, image.volume) for image in (V1, V2, V3))
     plant.host.volumes |= plant.host.images
     plant.run(20.0)
-    assert counts(plant) == {V1: policy.size.min}
+    assert counts(plant) == {policy.image: policy.size.min}
     plant.policy = replace(policy, image=V2)
     plant.transitions.clear()
     return plant
@@ -569,6 +569,21 @@ def until_ready(plant: Plant, count: int, healthy: Callable[[], None]) -> StepRe
         if ready(plant) == count and (count == 3 or len(plant.owned()) == count):
             return result
     raise AssertionError(counts(plant))
+
+
+def test_versions_of_the_catalog_are_called_by_their_names() -> None:
+    first, second = replace(V1, name="web", version=1), replace(V2, name="web", version=2)
+    plant = plant_of(replace(POLICY, image=first))
+    plant.policy = replace(plant.policy, image=second)
+    plant.host.dead_images = {("default", "v2.qcow2")}
+    plant.ask(Change.REFRESH)
+    result = until(plant, lambda: ended(plant))
+    pinned = next(r for r in result.decisions[0].reasons if r.code is ReasonCode.LAUNCHES_PINNED)
+    assert (pinned.parameters["image"], pinned.parameters["refused"]) == ("web version 1", "web version 2")
+    plant.policy = replace(plant.policy, image=Image("", "", "web"))
+    plant.run(4.0)
+    plant.policy = replace(plant.policy, image=second)
+    assert ReasonCode.LAUNCHES_PINNED in codes(plant.run(4.0)), "a name that led nowhere for a while is still refused"
 
 
 def test_without_rollback_a_bad_canary_stops_it_and_is_launched_no_more() -> None:

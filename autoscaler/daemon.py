@@ -22,6 +22,7 @@ from autoscaler.core.memory import Memory
 from autoscaler.core.observation import HostInventory
 from autoscaler.core.policy import Policy, addressed_groups, metrics_of, pools_of, queries_of, wanted_by
 from autoscaler.core.ports import Hypervisor
+from autoscaler.core.replacing import images_beside
 from autoscaler.core.snapshot import ReloadStatus, Snapshot, TickStatus, Totals
 from autoscaler.core.status import (
     Finished,
@@ -262,7 +263,9 @@ class Daemon:
         self._number += 1
         self._look_for(policies)
         try:
-            observation = self._world.observe(at, metrics_of(policies), wanted_by(policies, self._images.stored))
+            beside = images_beside(self._memory.groups.values())
+            wanted = wanted_by(policies, beside, self._images.stored)
+            observation = self._world.observe(at, metrics_of(policies), wanted)
             observation = replace(observation, schedules=self._calendar.states(policies, at))
             result = step(policies, observation, self._memory)
             record = TickRecord(

@@ -2,7 +2,7 @@
 
 import click
 
-from autoscaler.cli import completion, images, look, operate, policies, simulate, top
+from autoscaler.cli import completion, images, look, operate, policies, refresh, simulate, top
 from autoscaler.cli.command import Commands, config_option, json_option, settings
 from autoscaler.cli.show_findings import report
 
@@ -50,6 +50,7 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
 for _command in (
     *look.COMMANDS,
     *operate.COMMANDS,
+    *refresh.COMMANDS,
     *policies.COMMANDS,
     *simulate.COMMANDS,
     *images.COMMANDS,

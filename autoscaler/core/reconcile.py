@@ -9,7 +9,7 @@ from autoscaler.core.action import Action, Clone, Start
 from autoscaler.core.decision import Reason, ReasonCode, because
 from autoscaler.core.instances import Instance
 from autoscaler.core.memory import GroupMemory
-from autoscaler.core.policy import Policy
+from autoscaler.core.policy import Image, Policy
 from autoscaler.core.transition import InstanceState
 
 HOUR = 3600.0
@@ -66,14 +66,21 @@ def starts(
 
 
 def clones(
-    policy: Policy, wanted: int, instances: Sequence[Instance], memory: GroupMemory, *, at: float, controller: str
+    policy: Policy,
+    images: Sequence[Image],
+    instances: Sequence[Instance],
+    memory: GroupMemory,
+    *,
+    at: float,
+    controller: str,
 ) -> tuple[Plan, int]:
-    """Clone what lacks; also gives how many instance ids were given out after it.
+    """Clone what lacks, one of each of `images`; also gives how many instance ids were given out after it.
 
     Owned instances in any state and clones in flight all count against `max`, so a failed one is removed before it is
     replaced where there is no room for both.
     """
-    if wanted <= 0:
+    wanted = len(images)
+    if not wanted:
         return Plan(), memory.sequence
     returning = sum(instance.state is InstanceState.RETURNING for instance in instances)
     if returning:
@@ -86,7 +93,7 @@ def clones(
         name = instance_id(controller, policy.group, sequence)
         sequence += 1
         if name not in taken:
-            actions.append(Clone(policy.group, policy.host, name, policy.image, policy.machine))
+            actions.append(Clone(policy.group, policy.host, name, images[len(actions)], policy.machine))
     return Plan(tuple(actions), limits), sequence
 
 

@@ -93,6 +93,8 @@ class SimulatedHost:
         self.demand = demand
         self.guest = guest or Guest()
         self.images = images
+        self.dead_images: set[tuple[str, str]] = set()
+        """Images whose guests never come up."""
         self.fault = fault
         self.steal = 0.0
         """The share of its time that every running guest wants to run and cannot."""
@@ -393,7 +395,12 @@ class SimulatedHost:
             machine.domain.state is DomainState.RUNNING
             and machine.started_at is not None
             and at - machine.started_at >= self.guest.boot_seconds
+            and not self._is_dead(machine.domain.ownership)
         )
+
+    def _is_dead(self, ownership: Ownership | None) -> bool:
+        image = ownership.image if ownership is not None else None
+        return image is not None and (image.pool, image.volume) in self.dead_images
 
     def _as_listed(self, machine: _Machine) -> Domain:
         ownership = machine.domain.ownership

@@ -150,6 +150,7 @@ class WorldContract(abc.ABC):
         assert {domain.state for domain in owned.values()} == {DomainState.RUNNING}
         assert len({domain.uuid for domain in owned.values()}) == 2
         assert all(domain.ownership is not None and domain.ownership.image_digest for domain in owned.values())
+        assert {domain.ownership.image for domain in owned.values() if domain.ownership is not None} == {self.image}
         assert self.volumes(bench) == {"contract-a.qcow2", "contract-b.qcow2"}
         assert {volume.name for volume in bench.journal.volumes()} == self.volumes(bench)
         seen = bench.until(lambda seen: all(domain.answers is True for domain in bench.owned(seen).values()))

@@ -34,7 +34,7 @@ from autoscaler.hypervisor.volumes import overlay_xml
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 CONTROLLER = "6f9f3c1e-8a70-4b7c-9a3d-0d8f1a2b3c4d"
-OWNERSHIP = Ownership(CONTROLLER, "web", "web-1", "0a1b2c", 1700000000.25)
+OWNERSHIP = Ownership(CONTROLLER, "web", "web-1", "0a1b2c", 1700000000.25, Image("default", "golden.qcow2"))
 FILES = Files("/pool/web-1.qcow2", "/pool/web-1.console.log")
 MIB = 1024 * 1024
 
@@ -69,8 +69,15 @@ def test_overlay_names_its_backing_format() -> None:
 
 
 def test_names_with_markup_stay_text() -> None:
-    ownership = Ownership(CONTROLLER, "a'<b>\"&", "web-1", "", 0.1)
+    ownership = Ownership(CONTROLLER, "a'<b>\"&", "web-1", "", 0.1, Image('p"', "<v>&"))
     assert parse_ownership(to_text(ownership_element(ownership))) == ownership
+
+
+def test_an_element_of_an_earlier_release_tells_no_image() -> None:
+    ownership = Ownership(CONTROLLER, "web", "web-1", "0a1b2c", 0.1)
+    text = to_text(ownership_element(ownership))
+    assert "image-volume" not in text
+    assert parse_ownership(text) == ownership
 
 
 @pytest.mark.parametrize("text", ["", "<a/>", "<a controller='x' group='g' instance='i' image-digest=''/>"])

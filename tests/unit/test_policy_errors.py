@@ -143,6 +143,13 @@ POLICIES: dict[str, str] = {
     "an order that is none": GOOD + "removal: {order: random}\n",
     "a life shorter than its minimum": GOOD + "removal: {min_lifetime: 2h, max_lifetime: 1h}\n",
     "a life that is no duration": GOOD + "removal: {max_lifetime: always}\n",
+    "a batch that is nothing": GOOD + "refresh: {batch: true}\n",
+    "a batch of none": GOOD + "refresh: {batch: 0%}\n",
+    "a batch of too many": GOOD + "refresh: {batch: 1001}\n",
+    "more than all in service": GOOD + "refresh: {min_in_service: 101%}\n",
+    "fewer than none in service": GOOD + "refresh: {min_in_service: -1}\n",
+    "canaries that are a share": GOOD + "refresh: {canary: 10%}\n",
+    "a refresh without time": GOOD + "refresh: {timeout: 1s}\n",
     "a warm-up that is none": but("warm_up: 60s", "warm_up: automatic"),
     "text in a list of sections": but("  - {type", "  - guest.cpu\n  - {type"),
     # Version, group, mode
@@ -448,7 +455,7 @@ def _templates(source: str) -> Iterator[tuple[int, str]]:
                     yield node.lineno, "".join(fixed)
 
 
-@pytest.mark.parametrize("module", ["values", "model", "scaling", "calendar", "fields", "traffic"])
+@pytest.mark.parametrize("module", ["values", "model", "scaling", "calendar", "fields", "traffic", "refresh"])
 def test_the_golden_file_has_every_error_of_the_policy(module: str) -> None:
     golden = GOLDEN.read_text()
     source = (Path(__file__).parent.parent.parent / "autoscaler" / "policy" / f"{module}.py").read_text()

@@ -20,7 +20,7 @@ from autoscaler.control.server import ControlServer
 from autoscaler.core.errors import AutoscalerError, StoreError
 from autoscaler.core.memory import Memory
 from autoscaler.core.observation import HostInventory
-from autoscaler.core.policy import Policy, addressed_groups, metrics_of, pools_of, queries_of, wanted_by
+from autoscaler.core.policy import Image, Policy, addressed_groups, metrics_of, pools_of, queries_of, wanted_by
 from autoscaler.core.ports import Hypervisor
 from autoscaler.core.replacing import images_beside
 from autoscaler.core.snapshot import ReloadStatus, Snapshot, TickStatus, Totals
@@ -137,6 +137,7 @@ class Daemon:
             self._chronicle,
             hosts=frozenset(config.hosts),
             policies=lambda: self._policies,
+            refreshing=self._refreshing,
             wake=self._ticker.wake,
             grace_seconds=config.leftover_grace_seconds,
         )
@@ -208,6 +209,12 @@ class Daemon:
             adopt=self._executor.adopt,
             wake=self._ticker.wake,
         )
+
+    def _refreshing(self) -> list[tuple[Policy, Image]]:
+        """Give the images that refreshes use beside what policies name."""
+        groups = self._memory.groups
+        known = [(policy, groups[policy.group]) for policy in self._policies if policy.group in groups]
+        return [(policy, image) for policy, group in known for image in images_beside([group])]
 
     def snapshot(self) -> Snapshot:
         """Give what the last finished tick left."""

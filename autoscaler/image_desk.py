@@ -1,7 +1,7 @@
 """What commands ask of the daemon about golden images: the catalog, imports under way, what is taken out of it."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import structlog
@@ -36,7 +36,8 @@ class ImageDesk:
     """Keeps the catalog, of which the daemon is the one writer.
 
     Volumes are made and deleted by the commands, each in the ledger while it may be half there: what a command that
-    died leaves is collected as other volumes are that nobody has, after the same grace.
+    died leaves is collected as other volumes are that nobody has, after the same grace. `refreshing` gives the images
+    that refreshes make instances of, or may go back to, with the policies of their groups.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class ImageDesk:
         *,
         hosts: frozenset[str],
         policies: Callable[[], tuple[Policy, ...]],
+        refreshing: Callable[[], Iterable[tuple[Policy, Image]]],
         wake: Callable[[], None],
         grace_seconds: float,
         monotonic: Callable[[], float] = time.monotonic,
@@ -54,6 +56,7 @@ class ImageDesk:
         self._chronicle = chronicle
         self._hosts = hosts
         self._policies = policies
+        self._refreshing = refreshing
         self._wake = wake
         self._monotonic = monotonic
         self._alive_seconds = min(_LONGEST_ALIVE_SECONDS, grace_seconds / _MISSED)
@@ -98,6 +101,13 @@ class ImageDesk:
             action = flight.intent.action
             if isinstance(action, Clone) and action.image.name is not None:
                 followers.append(Follower(action.group, action.host, action.image.name, action.image.version))
+        for policy, image in self._refreshing():
+            at = (policy.host, image.pool, image.volume)
+            followers += [
+                Follower(policy.group, v.host, v.name, v.version)
+                for v in self._catalog.versions
+                if (v.host, v.pool, v.volume) == at
+            ]
         return CatalogView(self._catalog, tuple(dict.fromkeys(followers)))
 
     def begin(self, by: str, asked: Import) -> Ticket:

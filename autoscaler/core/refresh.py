@@ -49,7 +49,7 @@ def ask(group: GroupMemory, policy: Policy, request: Request, at: float) -> Grou
     match request.change:
         case Change.REFRESH:
             under_way = refresh is not None and refresh.running and refresh.target.same_as(policy.image)
-            if under_way or not policy.image.volume:
+            if under_way or not policy.image.found:
                 return group
             # What an earlier refresh did not prove yet is nothing to go back to.
             previous = refresh.previous if refresh is not None and refresh.running and refresh.unproven else None
@@ -66,7 +66,7 @@ def refuse_refresh(group: str, known: GroupStatus | None, change: Change) -> Non
     """Raise ControlError where a wish for a refresh makes no sense; `known` is what the last tick left of the group."""
     status, image = (None, None) if known is None else (known.refresh, known.image)
     running = status is not None and status.running
-    if change is Change.REFRESH and image is not None and not image.volume:
+    if change is Change.REFRESH and image is not None and not image.found:
         raise ControlError(f"group {group} cannot be refreshed: its image {image} leads to no volume at present")
     if change is Change.CANCEL_REFRESH and not running:
         raise ControlError(
@@ -122,7 +122,8 @@ def take_in_refresh(
     if refresh is None or not policy.hosts:
         # A policy that vanished may come back.
         return hold_refresh(memory, at)
-    if refresh.refused is not None and not refresh.refused.same_as(policy.image):
+    # A name that leads nowhere at present may lead there again.
+    if refresh.refused is not None and policy.image.found and not refresh.refused.same_as(policy.image):
         refresh = replace(refresh, refused=refresh.refused if refresh.running and refresh.back else None)
     memory = replace(memory, refresh=refresh)
     if not refresh.running:

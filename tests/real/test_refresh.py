@@ -123,16 +123,15 @@ def in_service(haproxy: HAProxyProcess) -> int:
 def test_a_refresh_behind_haproxy_fails_no_request(
     make_daemon: Make, haproxy: HAProxyProcess, libvirtd: PrivateLibvirtd
 ) -> None:
-    daemon = make_daemon(2, 4, canary_soak="1s", pause="0s", batch=2)
+    daemon = make_daemon(1, 2, canary_soak="1s", pause="0s")
     with SteadyClient("127.0.0.1", haproxy.port, inside=libvirtd.inside_network) as client:
         bring_out(daemon, "v2")
         group = until_ended(daemon)
         assert group.refresh is not None
         assert group.refresh.phase is RefreshPhase.DONE
-        until_whole(daemon, "v2", 2)
+        until_whole(daemon, "v2", 1)
     assert client.answers.failures == []
-    assert {"version 1" in page for page in client.answers.said} == {True, False}
-    assert sum("version 2" in page for page in client.answers.said) == 2
+    assert sorted("version 2" in page for page in client.answers.said) == [False, True]
     assert "done" in daemon.run("refresh", "web", "--status").stdout
 
 

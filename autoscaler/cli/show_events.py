@@ -39,6 +39,8 @@ _SENTENCES: Mapping[str, str] = {
     "figure": "{query}: figures again",
     "instance": "{before} → {after}: {reason}",
     "instance new": "{after}: {reason}",
+    "instance so": "{before} → {after}",
+    "instance new so": "{after}",
     "instance as before": "{reason}",
 }
 """By kind, of requests and instances also by what changed; others show their details as they are."""
@@ -76,10 +78,12 @@ def _kind(event: Event) -> str:
     match event.kind:
         case "request":
             return f"request {event.detail.get('change')}"
-        case "instance" if not before:
-            return "instance new"
         case "instance" if before == after:
             return "instance as before"
+        case "instance":
+            new = "" if before else " new"
+            # Nothing is said twice: some reasons are called as the state they lead to.
+            return f"instance{new}{' so' if event.detail.get('reason') == after else ''}"
     return event.kind
 
 

@@ -67,6 +67,14 @@ class StoreError(AutoscalerError):
     """The journal cannot be opened, read or written."""
 
 
+class StateInUseError(StoreError):
+    """Another process holds the state directory; `pid` as far as it is known."""
+
+    def __init__(self, message: str, pid: str) -> None:
+        self.pid = pid
+        super().__init__(message)
+
+
 class ControlError(AutoscalerError):
     """A request over the control socket was refused; the message says why."""
 

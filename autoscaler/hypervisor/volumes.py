@@ -49,15 +49,20 @@ def space(connection: libvirt.virConnect, names: frozenset[str], *, local: bool)
 
 
 def _file_space(pool: libvirt.virStoragePool) -> PoolSpace | None:
-    description = ET.fromstring(pool.XMLDesc())  # noqa: S314 - libvirt's own output
-    path = description.findtext("./target/path")
-    if path is None or description.get("type") not in _DIRECTORY_POOLS:
+    path = folder_of(pool)
+    if path is None:
         return None
     try:
         room = os.statvfs(path)
     except OSError:  # closed to us, or in another mount namespace
         return None
     return PoolSpace(room.f_blocks * room.f_frsize, room.f_bavail * room.f_frsize)
+
+
+def folder_of(pool: libvirt.virStoragePool) -> str | None:
+    """Give the folder, on the host, that a pool of files is; None for pools of other kinds."""
+    description = ET.fromstring(pool.XMLDesc())  # noqa: S314 - libvirt's own output
+    return description.findtext("./target/path") if description.get("type") in _DIRECTORY_POOLS else None
 
 
 def capacity_bytes(connection: libvirt.virConnect, image: Image, host: str) -> int:

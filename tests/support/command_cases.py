@@ -26,6 +26,7 @@ CASES: Mapping[str, Case] = {
     "group delete": Case("web --yes"),
     "history": Case("web --since 1h"),
     "hosts": Case(),
+    "image build": Case("web --location TREE --initrd-inject load.csv --os-variant debain11", code=1),
     "image import": Case("text.qcow2 --name web", code=1, json=None),
     "image lint": Case("text.qcow2", code=1),
     "image list": Case(),

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+from rich.console import JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
@@ -25,6 +26,7 @@ _PHASES = {
     RefreshPhase.ROLLED_BACK: "rolled back",
     RefreshPhase.FAILED: "failed: stopped where it was",
 }
+_INSTANCE: dict[str, JustifyMethod] = {"INSTANCE": "left", "IMAGE": "left", "STATE": "left", "FOR": "right"}
 _STYLES = {
     RefreshPhase.DONE: "green",
     RefreshPhase.FAILED: "bold red",
@@ -96,13 +98,12 @@ def _reasons(status: GroupStatus) -> tuple[Reason, ...]:
 
 
 def _instances(status: GroupStatus, now: float) -> Table:
-    shown = table(INSTANCE="left", IMAGE="left", STATE="left", FOR="right")
     target = status.image if status.refresh is None else status.refresh.target
-    for instance in status.instances:
-        shown.add_row(
-            instance.instance, _image(instance.image, target), instance.state.value, _since(instance.since, now)
-        )
-    return shown
+    rows = (
+        (instance.instance, _image(instance.image, target), instance.state.value, _since(instance.since, now))
+        for instance in status.instances
+    )
+    return table(_INSTANCE, rows)
 
 
 def _image(image: Image | None, target: Image | None) -> Text:

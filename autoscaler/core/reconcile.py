@@ -85,7 +85,7 @@ def clones(
     returning = sum(instance.state is InstanceState.RETURNING for instance in instances)
     if returning:
         return Plan(reasons=(because(ReasonCode.HELD_BY_RETURN, returning=returning, wanted=wanted),)), memory.sequence
-    count, limits = _clones_allowed(policy, wanted, instances, memory, at)
+    count, limits = _clones_allowed(policy, images, instances, memory, at)
     taken = {instance.id for instance in instances}
     actions: list[Clone] = []
     sequence = memory.sequence
@@ -98,9 +98,10 @@ def clones(
 
 
 def _clones_allowed(
-    policy: Policy, wanted: int, instances: Sequence[Instance], memory: GroupMemory, at: float
+    policy: Policy, images: Sequence[Image], instances: Sequence[Instance], memory: GroupMemory, at: float
 ) -> tuple[int, tuple[Reason, ...]]:
-    held = _held(policy, wanted, memory, at)
+    wanted = len(images)
+    held = _held(policy, images, memory, at)
     if held is not None:
         return 0, (held,)
     owned, most = sum(instance.owned for instance in instances), policy.size.max
@@ -119,10 +120,12 @@ def _clones_allowed(
     return wanted, ()
 
 
-def _held(policy: Policy, wanted: int, memory: GroupMemory, at: float) -> Reason | None:
+def _held(policy: Policy, images: Sequence[Image], memory: GroupMemory, at: float) -> Reason | None:
     """Tell what keeps a group from any launch."""
-    if not policy.image.found:
-        return because(ReasonCode.HELD_BY_UNKNOWN_IMAGE, image=str(policy.image), host=policy.host, wanted=wanted)
+    wanted = len(images)
+    unknown = next((image for image in images if not image.found), None)
+    if unknown is not None:
+        return because(ReasonCode.HELD_BY_UNKNOWN_IMAGE, image=str(unknown), host=policy.host, wanted=wanted)
     if memory.tripped_at is not None:
         return because(ReasonCode.HELD_BY_BREAKER, failures=memory.failures, wanted=wanted, group=policy.group)
     if memory.retry_at is not None and at < memory.retry_at:

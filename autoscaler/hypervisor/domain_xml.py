@@ -91,7 +91,7 @@ def ownership_element(ownership: Ownership) -> ET.Element:
             "controller": ownership.controller,
             "group": ownership.group,
             "instance": ownership.instance,
-            **({} if image is None else {"image-pool": image.pool, "image-volume": image.volume}),
+            **({} if image is None else _image_attributes(image)),
             "image-digest": ownership.image_digest,
             "created-at": repr(ownership.created_at),
         },
@@ -115,9 +115,18 @@ def parse_ownership(text: str) -> Ownership | None:
     return ownership if math.isfinite(ownership.created_at) else None
 
 
+def _image_attributes(image: Image) -> dict[str, str]:
+    called = {"image-name": image.name, "image-version": image.version}
+    own = {"image-pool": image.pool, "image-volume": image.volume}
+    return own | {name: str(value) for name, value in called.items() if value is not None}
+
+
 def _image(element: ET.Element) -> Image | None:
-    pool, volume = element.get("image-pool"), element.get("image-volume")
-    return None if pool is None or volume is None else Image(pool, volume)
+    """Read the image that an instance stands on. Raises ValueError where we did not write it like this."""
+    pool, volume, version = (element.get(f"image-{name}") for name in ("pool", "volume", "version"))
+    if pool is None or volume is None:
+        return None
+    return Image(pool, volume, element.get("image-name"), None if version is None else int(version))
 
 
 def agent_connected(live_xml: str) -> bool | None:

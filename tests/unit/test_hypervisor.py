@@ -69,7 +69,7 @@ def test_overlay_names_its_backing_format() -> None:
 
 
 def test_names_with_markup_stay_text() -> None:
-    ownership = Ownership(CONTROLLER, "a'<b>\"&", "web-1", "", 0.1, Image('p"', "<v>&"))
+    ownership = Ownership(CONTROLLER, "a'<b>\"&", "web-1", "", 0.1, Image('p"', "<v>&", "web", 3))
     assert parse_ownership(to_text(ownership_element(ownership))) == ownership
 
 

@@ -317,7 +317,8 @@ class Daemon:
                 watched = targets(finished.policies, inventory.domains, self._journal.controller)
                 self._prober.watch(host, watched)
         controller, catalog = self._journal.controller, self._images.catalog
-        self._golden.watch(watched_images(finished.policies, finished.observation, controller, catalog))
+        cloned = [*((policy, policy.image) for policy in finished.policies), *self._refreshing()]
+        self._golden.watch(watched_images(cloned, finished.observation, controller, catalog))
         served = wanted_traffic(finished)
         self._balancers.want(wanted for wanted in served.values() if wanted is not None)
         self._balancers.forget(group for group, wanted in served.items() if wanted is None)

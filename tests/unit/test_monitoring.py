@@ -144,7 +144,7 @@ def test_a_command_of_the_runbook_is_one(line: str) -> None:
         found = command.get_command(context, name)
         assert found is not None, f"there is no command {name}"
         command = found
-    _, left, _ = command.make_parser(click.Context(command)).parse_args(rest)
+    _, left, _ = command.make_parser(click.Context(command, **main.context_settings)).parse_args(rest)
     assert left == []
 
 

@@ -141,7 +141,7 @@ def test_each_wish_is_asked_for(
 @pytest.mark.usefixtures("desk")
 def test_the_status_is_json_for_programs(tmp_path: Path) -> None:
     data = json.loads(run(tmp_path, "web", "--status", "--json").output)
-    assert (data["image"]["pool"], data["image"]["volume"]) == ("default", "web-v2.qcow2")
+    assert data["image"] == {"pool": "default", "volume": "web-v2.qcow2", "name": None, "version": None}
     assert (data["refresh"]["phase"], data["refresh"]["running"]) == ("batch", True)
     assert data["waits_for"] == []
     (waits,) = refresh_data(GROUPS["waits"])["waits_for"]

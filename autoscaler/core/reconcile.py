@@ -86,7 +86,7 @@ def clones(
         name = instance_id(controller, policy.group, sequence)
         sequence += 1
         if name not in taken:
-            actions.append(Clone(policy.group, policy.host, name, policy.image, policy.machine))
+            actions.append(Clone(policy.group, policy.host, name, policy.image, policy.machine, policy.cloud_init))
     return Plan(tuple(actions), limits), sequence
 
 

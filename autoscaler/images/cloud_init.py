@@ -1,0 +1,199 @@
+"""What cloud-init is told in a clone: templates with the clone's values and secrets filled in.
+
+Only `@{...}` is replaced, as in the files made for load balancers: shell, YAML and Jinja keep their `$` and braces.
+"""
+
+import base64
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+import yaml
+
+from autoscaler.core.action import Clone
+from autoscaler.core.errors import AutoscalerError, PolicyError
+from autoscaler.core.policy import CloudInit, Secret, Template
+from autoscaler.core.ports import Identity
+from autoscaler.secret_file import read_secret
+
+USER_DATA, META_DATA, NETWORK_CONFIG = "user-data", "meta-data", "network-config"
+INSTANCE_ID = "instance-id"
+VALUES = ("instance", "group", "host", "hostname", "uuid", "mac")
+"""What `@{...}` may name beside secrets."""
+_SECRET_KINDS = ("secret", "secret_base64")
+# `@@{` stands for `@{`, and every `@` without a brace for itself.
+_PLACEHOLDER = re.compile(r"@(?:(?P<escaped>@)(?=\{)|\{(?P<name>[^{}\s]*)\}|(?=\{))")
+_CLOUD_CONFIG = "#cloud-config"
+# How cloud-init tells what user-data is; anything else it leaves unused, with a warning in the guest's log.
+_HEADERS = (
+    _CLOUD_CONFIG,
+    "#!",
+    "#include",
+    "#cloud-boothook",
+    "#part-handler",
+    "#cloud-config-archive",
+    "#cloud-config-jsonp",
+    "## template:",
+    "Content-Type:",
+    "MIME-Version:",
+)
+_DEFAULT_META_DATA = Template("", f"{INSTANCE_ID}: '@{{instance}}'\nlocal-hostname: '@{{hostname}}'\n")
+_NO_USER_DATA = Template("", f"{_CLOUD_CONFIG}\n{{}}\n")
+
+
+class CloudInitError(AutoscalerError):
+    """A seed cannot be made; the message names no secret's value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What is wrong with a template; line and column count from 1."""
+
+    line: int
+    column: int
+    message: str
+
+
+def faults(kind: str, template: Template, secrets: Iterable[Secret]) -> Iterator[Fault]:
+    """Find what is wrong with a template; `kind` is the name of the file that is made of it.
+
+    What is made of it has to be YAML where cloud-init reads YAML, and meta-data must tell instances apart.
+    """
+    names = frozenset(secret.name for secret in secrets)
+    wrong = list(_unknown(template.text, names))
+    yield from wrong
+    if wrong:
+        return
+    first, second = (_fill(template, _stand_ins(each, names)) for each in ("a", "b"))
+    fault = _form(kind, first)
+    if fault is not None:
+        yield fault
+    elif kind == META_DATA and not _tells_apart(first, second):
+        yield Fault(
+            1,
+            1,
+            f"cloud-init does nothing in a clone whose {INSTANCE_ID} it has seen before; "
+            f"begin with {INSTANCE_ID}: '@{{instance}}'",
+        )
+
+
+def render(clone: Clone, identity: Identity) -> dict[str, str]:
+    """Make the files of a clone's seed, by their names; its secrets are read now.
+
+    Raises CloudInitError when a secret cannot be read, or what is made of it is not what cloud-init reads.
+    """
+    cloud_init = clone.cloud_init or CloudInit()
+    values = {
+        "instance": clone.instance,
+        "group": clone.group,
+        "host": clone.host,
+        "hostname": clone.instance,
+        "uuid": identity.uuid,
+        "mac": identity.mac,
+    }
+    for secret in cloud_init.secrets:
+        values |= _of_secret(secret, clone.group)
+    templates = {
+        META_DATA: cloud_init.meta_data or _DEFAULT_META_DATA,
+        USER_DATA: cloud_init.user_data or _NO_USER_DATA,
+        NETWORK_CONFIG: cloud_init.network_config,
+    }
+    files = {}
+    for kind, template in templates.items():
+        if template is not None:
+            files[kind] = _fill(template, values)
+            # The parser's own words may quote the text, and with it the secret.
+            fault = _form(kind, files[kind])
+            if fault is not None:
+                raise CloudInitError(
+                    f"{kind} of group {clone.group} cannot be made of {template.path}: with its secrets it is no YAML "
+                    f"from line {fault.line} on. Put @{{secret:NAME}} in quotes, or @{{secret_base64:NAME}} there"
+                )
+    return files
+
+
+def _unknown(text: str, secrets: frozenset[str]) -> Iterator[Fault]:
+    for match in _PLACEHOLDER.finditer(text):
+        if match["escaped"] is not None:
+            continue
+        before = text[: match.start()]
+        line, column = before.count("\n") + 1, match.start() - (before.rfind("\n") + 1) + 1
+        name = match["name"]
+        if name is None:
+            yield Fault(line, column, "'@{' opens a placeholder that '}' does not close; write @@{ for the text @{")
+        elif not _is_known(name, secrets):
+            yield Fault(line, column, f"unknown placeholder @{{{name}}}; {_meant(name, secrets)}")
+
+
+def _is_known(name: str, secrets: frozenset[str]) -> bool:
+    kind, colon, secret = name.partition(":")
+    return name in VALUES or (colon != "" and kind in _SECRET_KINDS and secret in secrets)
+
+
+def _meant(name: str, secrets: frozenset[str]) -> str:
+    kind, _, secret = name.partition(":")
+    if kind in _SECRET_KINDS:
+        near = [f"{kind}:{each}" for each in get_close_matches(secret, secrets, n=1)]
+        known = f"cloud_init.secrets names {', '.join(sorted(secrets)) or 'none'}"
+    else:
+        near = get_close_matches(name, VALUES, n=1)
+        known = f"known are {', '.join(VALUES)} and secret:NAME; write @@{{ for the text @{{"
+    return f"did you mean @{{{near[0]}}}?" if near else known
+
+
+def _stand_ins(instance: str, secrets: frozenset[str]) -> dict[str, str]:
+    values = dict.fromkeys((*VALUES, *(f"{kind}:{name}" for kind in _SECRET_KINDS for name in secrets)), "x")
+    return values | {
+        "instance": instance,
+        "hostname": instance,
+        "uuid": f"{instance}-0",
+        "mac": f"02:00:00:00:00:0{instance}",
+    }
+
+
+def _of_secret(secret: Secret, group: str) -> dict[str, str]:
+    try:
+        content = read_secret(Path(secret.path))
+        text = content.decode()
+    except PolicyError as error:
+        raise CloudInitError(f"secret {secret.name} of group {group}: {error}") from error
+    except UnicodeDecodeError:
+        # Not chained: the error holds the bytes.
+        raise CloudInitError(
+            f"secret {secret.name} of group {group}: {secret.path} is no text in UTF-8. Write it so, or in base64"
+        ) from None
+    return {f"secret:{secret.name}": text, f"secret_base64:{secret.name}": base64.b64encode(content).decode()}
+
+
+def _fill(template: Template, values: Mapping[str, str]) -> str:
+    return _PLACEHOLDER.sub(lambda found: found["escaped"] or values[found["name"]], template.text)
+
+
+def _form(kind: str, text: str) -> Fault | None:
+    """Look at what cloud-init would read; None where nothing is wrong with it."""
+    if kind == USER_DATA:
+        header = text.partition("\n")[0].rstrip()
+        if not header.startswith(_HEADERS):
+            return Fault(
+                1, 1, f"cloud-init would not know what this is; begin with {_CLOUD_CONFIG}, or #! for a script"
+            )
+        if header != _CLOUD_CONFIG:
+            return None
+    try:
+        found = yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        line, column = (mark.line + 1, mark.column + 1) if mark is not None else (1, 1)
+        return Fault(line, column, f"is no YAML: {error.problem}")
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError):
+        return Fault(1, 1, "is no YAML: a character or a value in it is none that YAML knows")
+    if not isinstance(found, dict) and not (kind == USER_DATA and found is None):
+        return Fault(1, 1, "must be keys and values, KEY: VALUE")
+    return None
+
+
+def _tells_apart(first: str, second: str) -> bool:
+    one, other = (yaml.safe_load(text).get(INSTANCE_ID) for text in (first, second))
+    return one is not None and one != other

@@ -3,14 +3,12 @@
 import base64
 import logging
 from dataclasses import replace
-from io import BytesIO
 from pathlib import Path
 
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from pycdlib import PyCdlib
 
 from autoscaler.core.action import Clone, Intent
 from autoscaler.core.errors import HypervisorErrorKind, PolicyError
@@ -24,6 +22,7 @@ from autoscaler.images.seed import make_seed
 from autoscaler.policy.load import load_file, show
 from autoscaler.simulate.host import Clock, SimulatedHost
 from autoscaler.store import Journal, TickRecord
+from tests.support.seeds import read_seed
 
 IDENTITY = Identity("6f9f3c1e-8a70-4b7c-9a3d-0d8f1a2b3c4d", "52:54:00:2b:3c:4d")
 HIDDEN = "correct-horse-battery"
@@ -42,22 +41,6 @@ def secret(folder: Path, content: bytes = HIDDEN.encode(), *, mode: int = 0o400)
     path.write_bytes(content)
     path.chmod(mode)
     return Secret("password", str(path))
-
-
-def read_seed(content: bytes) -> tuple[str, dict[str, str]]:
-    """The volume's label, and its files."""
-    volume = PyCdlib()
-    volume.open_fp(BytesIO(content))
-    label = volume.pvd.volume_identifier.decode().strip()
-    files = {}
-    for child in volume.list_children(rr_path="/"):
-        if child.is_file():
-            held = BytesIO()
-            name = child.rock_ridge.name().decode()
-            volume.get_file_from_iso_fp(held, rr_path=f"/{name}")
-            files[name] = held.getvalue().decode()
-    volume.close()
-    return label, files
 
 
 # --- filling in -----------------------------------------------------------------------------------------------------

@@ -158,7 +158,8 @@ def _of_secret(secret: Secret, group: str) -> dict[str, str]:
         content = read_secret(Path(secret.path))
         text = content.decode()
     except PolicyError as error:
-        raise CloudInitError(f"secret {secret.name} of group {group}: {error}") from error
+        why = "; ".join(f"{problem.file}: {problem.message}" for problem in error.problems)
+        raise CloudInitError(f"secret {secret.name} of group {group}: {why}") from error
     except UnicodeDecodeError:
         # Not chained: the error holds the bytes.
         raise CloudInitError(

@@ -18,6 +18,7 @@ from autoscaler.core.metrics import METRICS
 from autoscaler.core.policy import (
     Accelerator,
     Behavior,
+    CloudInit,
     DirectionLimits,
     Drain,
     Health,
@@ -34,19 +35,21 @@ from autoscaler.core.policy import (
     Removal,
     RemovalOrder,
     Schedule,
+    Secret,
     Select,
     Size,
     Starved,
     Step,
     StepScaling,
     TargetTracking,
+    Template,
     ThresholdScaling,
     Traffic,
     TrafficKind,
     WhenDown,
 )
 from autoscaler.policy.load import load_directory, load_file, load_files, schema, show
-from autoscaler.policy.model import PolicyFile, RateSection, to_core
+from autoscaler.policy.model import PolicyFile, RateSection, to_core, to_data
 from autoscaler.policy.scaling import (
     ScheduleSection,
     StepScalingSection,
@@ -68,6 +71,7 @@ SWITCHED_OFF = frozenset(
         *(f"traffic.{key}" for key in ("type", "port", "socket", "backend", "slots", "template", "path", "reload")),
         *(f"traffic.{key}" for key in ("url", "weight_warming", "drain.deadline", "unhealthy", "when_down")),
         "traffic.min_in_service",
+        *(f"cloud_init.{key}" for key in ("user_data", "meta_data", "network_config", "secrets")),
     }
 )
 """Keys that switch something on by being there."""
@@ -379,6 +383,9 @@ EVERY_TRAFFIC = (
 )
 
 
+EVERY_TEMPLATE = CloudInit(*(Template("/t", "") for _ in range(3)), (Secret("db", "/p"),))
+
+
 def test_show_writes_what_is_switched_on() -> None:
     policy = parse(MINIMAL + EVERY_GATE_AND_HOOK)
     assert policy.ready == Ready(True, True, 80, HttpCheck(8080, "/healthz", 204))
@@ -395,7 +402,8 @@ def test_show_writes_what_is_switched_on() -> None:
     }
     for text in EVERY_TRAFFIC:
         shown |= set(_leaves(yaml.safe_load(show(parse(MINIMAL + text)))))
-    assert shown >= SWITCHED_OFF
+    shown |= set(_leaves(to_data(replace(policy, cloud_init=EVERY_TEMPLATE))))
+    assert {leaf.replace("secrets.db", "secrets") for leaf in shown} >= SWITCHED_OFF
 
 
 def test_the_warm_up_may_follow_the_launches() -> None:

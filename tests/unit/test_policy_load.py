@@ -383,7 +383,8 @@ EVERY_TRAFFIC = (
 )
 
 
-EVERY_TEMPLATE = CloudInit(*(Template("/t", "") for _ in range(3)), (Secret("db", "/p"),))
+_TEMPLATE = Template("/t", "")
+EVERY_TEMPLATE = CloudInit(_TEMPLATE, _TEMPLATE, _TEMPLATE, (Secret("db", "/p"),))
 
 
 def test_show_writes_what_is_switched_on() -> None:

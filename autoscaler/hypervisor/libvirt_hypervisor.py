@@ -178,7 +178,8 @@ class LibvirtHypervisor:
         def check(connection: libvirt.virConnect) -> None:
             volumes.check_golden(connection, clone.image, self._host)
             check_network(connection, clone.machine.network, self._host)
-            self._refuse_taken(connection, clone.instance)
+            domains.refuse_taken_name(connection, self._host, self._controller, clone.instance)
+            domains.refuse_taken_mac(connection, self._host, self._controller, clone.instance)
 
         self._read(f"check what {clone.instance} needs", check)
         self._accelerator.platform(clone)
@@ -209,11 +210,11 @@ class LibvirtHypervisor:
         )
 
     def define(self, clone: Clone, volume: VolumeRef, ownership: Ownership) -> None:
-        """Define the instance's domain with its ownership element; raises EXISTS when name, UUID or MAC are taken."""
+        """Define the instance's domain with its ownership element; raises EXISTS when name or UUID are taken."""
         platform = self._accelerator.platform(clone)
 
         def define(connection: libvirt.virConnect) -> None:
-            self._refuse_taken(connection, clone.instance)
+            domains.refuse_taken_name(connection, self._host, self._controller, clone.instance)
             identity = domain_uuid(self._controller, clone.instance)
             files = volumes.files(connection, volume, seeded=clone.cloud_init is not None)
             xml = domain_xml(clone, identity, ownership, platform, files)
@@ -276,10 +277,6 @@ class LibvirtHypervisor:
     def delete_volume(self, volume: VolumeRef) -> None:
         """Delete the volume, and with an overlay the console's log; what is gone is no error."""
         self._write(f"delete volume {volume.name} in pool {volume.pool}", lambda it: volumes.delete(it, volume))
-
-    def _refuse_taken(self, connection: libvirt.virConnect, instance: str) -> None:
-        domains.refuse_taken_name(connection, self._host, self._controller, instance)
-        domains.refuse_taken_mac(connection, self._host, self._controller, instance)
 
     def _to_ours(self, instance: str, what: str, act: Callable[[libvirt.virDomain], None]) -> None:
         def found(connection: libvirt.virConnect) -> None:

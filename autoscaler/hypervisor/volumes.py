@@ -128,17 +128,8 @@ def clone_image(connection: libvirt.virConnect, image: Image, name: str, host: s
 
 
 def create_seed(connection: libvirt.virConnect, ref: VolumeRef, content: bytes) -> None:
-    """Make the volume and send its content there; one that did not arrive whole is deleted again."""
-    pool = active_pool(connection, ref.pool, ref.host)
-    volume = pool.createXML(_raw_xml(ref.name, len(content)))
-    try:
-        _write(connection, volume, content)
-    except libvirt.libvirtError:
-        delete_named(pool, ref.name)
-        raise
-
-
-def _write(connection: libvirt.virConnect, volume: libvirt.virStorageVol, content: bytes) -> None:
+    """Make the volume and send its content there; one that did not arrive whole is left to be deleted."""
+    volume = active_pool(connection, ref.pool, ref.host).createXML(_raw_xml(ref.name, len(content)))
     stream = connection.newStream()
     volume.upload(stream, 0, len(content))
     sent = 0

@@ -4,7 +4,7 @@ TESTS := $(PYTHON) -m pytest
 LOCK := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
 	--no-annotate --custom-compile-command 'make lock' --upgrade pyproject.toml
 
-.PHONY: help demo demo-stop setup check test test-all faults soak elasticity benchmark format lock clean install uninstall
+.PHONY: help demo demo-stop setup check test test-all faults soak elasticity benchmark format reference man lock clean install uninstall
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -53,6 +53,12 @@ format: setup  ## Format the code
 
 setup:  ## Install what checks and tests need
 	deploy/demo/bootstrap dev
+
+reference: setup  ## Write docs/commands.md from the commands
+	$(PYTHON) deploy/reference/commands.py markdown > docs/commands.md
+
+man: setup  ## Write the man pages of all commands, into .cache/man
+	$(PYTHON) deploy/reference/commands.py man .cache/man
 
 lock: setup  ## Renew the locked requirements from pyproject.toml
 	$(LOCK) --output-file requirements.lock

@@ -7,7 +7,6 @@ import base64
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 
 import yaml
@@ -16,6 +15,7 @@ from autoscaler.core.action import Clone
 from autoscaler.core.errors import AutoscalerError, PolicyError
 from autoscaler.core.policy import CloudInit, Secret, Template
 from autoscaler.core.ports import Identity
+from autoscaler.core.words import nearest
 from autoscaler.secret_file import read_secret
 
 USER_DATA, META_DATA, NETWORK_CONFIG = "user-data", "meta-data", "network-config"
@@ -135,12 +135,8 @@ def _is_known(name: str, secrets: frozenset[str]) -> bool:
 def _meant(name: str, secrets: frozenset[str]) -> str:
     kind, _, secret = name.partition(":")
     if kind in _SECRET_KINDS:
-        near = [f"{kind}:{each}" for each in get_close_matches(secret, secrets, n=1)]
-        known = f"cloud_init.secrets names {', '.join(sorted(secrets)) or 'none'}"
-    else:
-        near = get_close_matches(name, VALUES, n=1)
-        known = f"known are {', '.join(VALUES)} and secret:NAME; write @@{{ for the text @{{"
-    return f"did you mean @{{{near[0]}}}?" if near else known
+        return nearest(secret, secrets, "cloud_init.secrets names")
+    return nearest(name, (*VALUES, "secret:NAME"))
 
 
 def _stand_ins(instance: str, secrets: frozenset[str]) -> dict[str, str]:

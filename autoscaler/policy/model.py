@@ -31,6 +31,7 @@ from autoscaler.core.policy import (
     Starved,
     TrafficKind,
 )
+from autoscaler.core.words import nearest
 from autoscaler.policy import scaling
 from autoscaler.policy.cloud_init import CloudInitSection, cloud_init_data, cloud_init_to_core
 from autoscaler.policy.fields import (
@@ -78,7 +79,6 @@ from autoscaler.policy.values import (
     between,
     choice,
     found,
-    nearest,
     write_duration,
     write_share,
     write_size,

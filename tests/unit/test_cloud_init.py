@@ -103,7 +103,7 @@ PASSWORD = Secret("password", "/p")
             "#!/bin/sh\n\n  @{secret:db}",
             3,
             3,
-            "unknown placeholder @{secret:db}; cloud_init.secrets names password",
+            "unknown placeholder @{secret:db}; cloud_init.secrets names: password",
         ),
         (
             USER_DATA,

@@ -202,10 +202,11 @@ def ground(dice: random.Random) -> Iterator[Soak]:
         connection.storagePoolLookupByName(POOL).create()
         connection.close()
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="soak-")))
-        daemon = DaemonProcess(directory, libvirtd.uri, POOL, size={"min": 1, "max": MOST}, drain={"deadline": "2s"})
+        policy = {"size": {"min": 1, "max": MOST}, "drain": {"deadline": "2s"}, "cloud_init": {}}
+        daemon = DaemonProcess(directory, libvirtd.uri, POOL, **policy)
         daemon.configure(orphans={"grace": "5s"})
         stack.callback(daemon.close)
-        yield Soak(daemon, libvirtd, look(libvirtd.uri, pool), dice)
+        yield Soak(daemon, libvirtd, look(libvirtd.uri, pool, seeded=True), dice)
 
 
 def main() -> int:

@@ -21,8 +21,8 @@ from autoscaler.core.observation import (
     PoolSpace,
     Tenant,
 )
-from autoscaler.core.policy import Machine, Wanted
-from autoscaler.core.ports import GuestRun, Identity, VolumeRef, seed_name
+from autoscaler.core.policy import Image, Machine, Wanted
+from autoscaler.core.ports import GoldenSeen, GuestRun, Identity, VolumeRef, seed_name
 
 _OFF = frozenset({DomainState.SHUTOFF, DomainState.CRASHED})
 _BYTES_PER_BUSY_SECOND = 1_000_000
@@ -193,6 +193,12 @@ class SimulatedHost:
             raise HypervisorError(HypervisorErrorKind.BUSY, f"the agent of {instance} does not answer")
         self.ran.append((instance, argv))
         return GuestRun(0)
+
+    def golden(self, image: Image) -> GoldenSeen | None:
+        """Look at a golden image: it never changes here."""
+        self.fault("golden")
+        held = (image.pool, image.volume)
+        return GoldenSeen(f"{image.pool}/{image.volume}") if held in self.volumes else None
 
     def counters(self, metrics: frozenset[str]) -> Mapping[str, DomainCounters]:  # noqa: ARG002 - they cost nothing
         """Give the counters of running domains: disk and network move with the time they are busy."""
@@ -365,6 +371,18 @@ class SimulatedHost:
         self.fault("volumes_of")
         machine = self._ours(instance)
         return () if machine is None else machine.volumes
+
+    def overlays_on(self, volume: VolumeRef) -> tuple[str, ...]:
+        """Name the overlays of the instances that were made of it."""
+        self.fault("overlays_on")
+        owners = ((machine.volumes[0], machine.domain.ownership) for machine in self._machines.values())
+        return tuple(
+            overlay.name
+            for overlay, owner in owners
+            if owner is not None
+            and owner.image is not None
+            and (owner.image.pool, owner.image.volume) == (volume.pool, volume.name)
+        )
 
     def user_of(self, volume: VolumeRef) -> str | None:
         """Name the domain that was made with it."""

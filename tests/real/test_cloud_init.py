@@ -6,6 +6,7 @@ import os
 import shutil
 import stat
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,27 @@ def test_strange_files_in_the_pool_hold_no_seed_up(
         define(host, pool, controller, f"web-{number}")
     known = {volume.name() for volume in virt.storagePoolLookupByName(pool.name).listAllVolumes()}
     assert {GOLDEN, *(f"web-{number}{end}" for number in range(3) for end in (".qcow2", ".seed.iso"))} <= known
+
+
+def test_while_seeds_are_made_every_other_volume_is_found(hypervisor: HypervisorFactory, pool: Pool) -> None:
+    """libvirt looks at the whole pool again after each upload, in a thread of its own."""
+    for number in range(300):
+        (pool.path / f"file-{number}").write_bytes(b"x")
+    host, other = hypervisor(), hypervisor()
+
+    def make() -> None:
+        for number in range(30):
+            instance = f"web-{number}"
+            host.create_seed(VolumeRef("local", pool.name, seed_name(instance), instance), b"x" * 70_000)
+
+    looks = 0
+    with ThreadPoolExecutor(1) as threads:
+        made = threads.submit(make)
+        while not made.done():
+            other.image_digest(clone_in(pool, "web-1"))
+            looks += 1
+        made.result()
+    assert looks > 30
 
 
 def test_a_taken_mac_address_is_refused_with_its_holder(

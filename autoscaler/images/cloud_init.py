@@ -39,6 +39,10 @@ _HEADERS = (
     "Content-Type:",
     "MIME-Version:",
 )
+# One in seventeen MAC addresses has no letter, and is to YAML 1.1 a number to the base of 60.
+_MAC = "@{mac}"
+_MAC_OF_DIGITS = "52:54:00:12:34:56"
+_MAC_AS_NUMBER = str(yaml.safe_load(_MAC_OF_DIGITS))
 _DEFAULT_META_DATA = Template("", f"{INSTANCE_ID}: '@{{instance}}'\nlocal-hostname: '@{{hostname}}'\n")
 _NO_USER_DATA = Template("", f"{_CLOUD_CONFIG}\n{{}}\n")
 
@@ -66,10 +70,11 @@ def faults(kind: str, template: Template, secrets: Iterable[Secret]) -> Iterator
     yield from wrong
     if wrong:
         return
-    first, second = (_fill(template, _stand_ins(each, names)) for each in ("a", "b"))
-    fault = _form(kind, first)
-    if fault is not None:
-        yield fault
+    first, second = (_parse(kind, _fill(template, _stand_ins(each, names))) for each in ("a", "b"))
+    if isinstance(first, Fault):
+        yield first
+    elif _MAC_AS_NUMBER in str(first) and _MAC in template.text:
+        yield Fault(*_place(template.text, template.text.index(_MAC)), f"{_MAC} may read as a number: put it in quotes")
     elif kind == META_DATA and not _tells_apart(first, second):
         yield Fault(
             1,
@@ -105,11 +110,11 @@ def render(clone: Clone, identity: Identity) -> dict[str, str]:
         if template is not None:
             files[kind] = _fill(template, values)
             # The parser's own words may quote the text, and with it the secret.
-            fault = _form(kind, files[kind])
-            if fault is not None:
+            found = _parse(kind, files[kind])
+            if isinstance(found, Fault):
                 raise CloudInitError(
                     f"{kind} of group {clone.group} cannot be made of {template.path}: with its secrets it is no YAML "
-                    f"from line {fault.line} on. Put @{{secret:NAME}} in quotes, or @{{secret_base64:NAME}} there"
+                    f"from line {found.line} on. Put @{{secret:NAME}} in quotes, or @{{secret_base64:NAME}} there"
                 )
     return files
 
@@ -118,13 +123,16 @@ def _unknown(text: str, secrets: frozenset[str]) -> Iterator[Fault]:
     for match in _PLACEHOLDER.finditer(text):
         if match["escaped"] is not None:
             continue
-        before = text[: match.start()]
-        line, column = before.count("\n") + 1, match.start() - (before.rfind("\n") + 1) + 1
-        name = match["name"]
+        name, place = match["name"], _place(text, match.start())
         if name is None:
-            yield Fault(line, column, "'@{' opens a placeholder that '}' does not close; write @@{ for the text @{")
+            yield Fault(*place, "'@{' opens a placeholder that '}' does not close; write @@{ for the text @{")
         elif not _is_known(name, secrets):
-            yield Fault(line, column, f"unknown placeholder @{{{name}}}; {_meant(name, secrets)}")
+            yield Fault(*place, f"unknown placeholder @{{{name}}}; {_meant(name, secrets)}")
+
+
+def _place(text: str, offset: int) -> tuple[int, int]:
+    before = text[:offset]
+    return before.count("\n") + 1, offset - before.rfind("\n")
 
 
 def _is_known(name: str, secrets: frozenset[str]) -> bool:
@@ -145,7 +153,7 @@ def _stand_ins(instance: str, secrets: frozenset[str]) -> dict[str, str]:
         "instance": instance,
         "hostname": instance,
         "uuid": f"{instance}-0",
-        "mac": f"02:00:00:00:00:0{instance}",
+        "mac": _MAC_OF_DIGITS,
     }
 
 
@@ -168,8 +176,8 @@ def _fill(template: Template, values: Mapping[str, str]) -> str:
     return _PLACEHOLDER.sub(lambda found: found["escaped"] or values[found["name"]], template.text)
 
 
-def _form(kind: str, text: str) -> Fault | None:
-    """Look at what cloud-init would read; None where nothing is wrong with it."""
+def _parse(kind: str, text: str) -> object:
+    """Read what cloud-init would read as YAML; gives a Fault where it could not, and None for what is no YAML to it."""
     if kind == USER_DATA:
         header = text.partition("\n")[0].rstrip()
         if not header.startswith(_HEADERS):
@@ -188,9 +196,9 @@ def _form(kind: str, text: str) -> Fault | None:
         return Fault(1, 1, "is no YAML: a character or a value in it is none that YAML knows")
     if not isinstance(found, dict) and not (kind == USER_DATA and found is None):
         return Fault(1, 1, "must be keys and values, KEY: VALUE")
-    return None
+    return found
 
 
-def _tells_apart(first: str, second: str) -> bool:
-    one, other = (yaml.safe_load(text).get(INSTANCE_ID) for text in (first, second))
+def _tells_apart(first: object, second: object) -> bool:
+    one, other = (found.get(INSTANCE_ID) if isinstance(found, dict) else None for found in (first, second))
     return one is not None and one != other

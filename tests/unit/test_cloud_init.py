@@ -132,6 +132,13 @@ PASSWORD = Secret("password", "/p")
         (META_DATA, "instance-id: '@{group}'\n", 1, 1, "whose instance-id it has seen before"),
         (META_DATA, "just text", 1, 1, "must be keys and values"),
         (NETWORK_CONFIG, "", 1, 1, "must be keys and values"),
+        (
+            NETWORK_CONFIG,
+            "version: 2\nx: {macaddress: @{mac}}\n",
+            2,
+            17,
+            "@{mac} may read as a number: put it in quotes",
+        ),
         (NETWORK_CONFIG, "version: [2\n", 2, 1, "is no YAML"),
     ],
 )

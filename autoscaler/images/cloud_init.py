@@ -39,7 +39,7 @@ _HEADERS = (
     "Content-Type:",
     "MIME-Version:",
 )
-# One in seventeen MAC addresses has no letter, and is to YAML 1.1 a number to the base of 60.
+# One MAC address in eighty is to YAML 1.1 a number to the base of 60.
 _MAC = "@{mac}"
 _MAC_OF_DIGITS = "52:54:00:12:34:56"
 _MAC_AS_NUMBER = str(yaml.safe_load(_MAC_OF_DIGITS))

@@ -15,7 +15,7 @@ from typing import Any
 import structlog
 
 from autoscaler.chronicle import Chronicle
-from autoscaler.config import Config, read_secret
+from autoscaler.config import Config
 from autoscaler.control.server import ControlServer
 from autoscaler.core.errors import AutoscalerError, StoreError
 from autoscaler.core.memory import Memory
@@ -51,6 +51,7 @@ from autoscaler.notify import lengthen_watchdog, notify, notify_reloading
 from autoscaler.policy.calendar import Calendar
 from autoscaler.policy.load import load_directory
 from autoscaler.sampler import Sampler
+from autoscaler.secret_file import read_secret
 from autoscaler.store import Journal, TickRecord
 from autoscaler.tick_log import TickLog
 from autoscaler.ticker import Ticker

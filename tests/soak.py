@@ -38,6 +38,7 @@ IMAGES = ("golden.qcow2", "second.qcow2", "bad.qcow2")
 POLICY = {
     "size": {"min": 1, "max": MOST},
     "drain": {"deadline": "2s"},
+    "cloud_init": {},
     "ready": {"agent": True, "timeout": "45s"},
     "refresh": {"canary_soak": "3s", "batch": 1, "pause": "1s", "min_in_service": "50%"},
 }
@@ -226,7 +227,7 @@ def ground(dice: random.Random) -> Iterator[Soak]:
         daemon = DaemonProcess(directory, libvirtd.uri, POOL, **POLICY)
         daemon.configure(orphans={"grace": "5s"})
         stack.callback(daemon.close)
-        yield Soak(daemon, libvirtd, look(libvirtd.uri, pool), dice)
+        yield Soak(daemon, libvirtd, look(libvirtd.uri, pool, seeded=True), dice)
 
 
 def main() -> int:

@@ -455,6 +455,32 @@ class Refresh:
 
 
 @dataclass(frozen=True, slots=True)
+class Template:
+    """Text in which placeholders stand for an instance's values, as its file held it when the policy was read."""
+
+    path: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """A secret that templates name; it is read when an instance is made, and kept nowhere."""
+
+    name: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class CloudInit:
+    """What cloud-init finds in a new instance. Without meta-data it is told its instance id and host name."""
+
+    user_data: Template | None = None
+    meta_data: Template | None = None
+    network_config: Template | None = None
+    secrets: tuple[Secret, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
     """One group: where it runs, what it is made of, and how it scales."""
 
@@ -479,6 +505,8 @@ class Policy:
     """From 0 to 100; where room is scarce the more urgent group takes it, if need be from a less urgent one."""
     starved: Starved = Starved.HOLD
     traffic: Traffic | None = None
+    cloud_init: CloudInit | None = None
+    """None: instances get no seed for cloud-init."""
 
     @property
     def min_in_service(self) -> int:

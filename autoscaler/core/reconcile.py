@@ -93,7 +93,8 @@ def clones(
         name = instance_id(controller, policy.group, sequence)
         sequence += 1
         if name not in taken:
-            actions.append(Clone(policy.group, policy.host, name, images[len(actions)], policy.machine))
+            image = images[len(actions)]
+            actions.append(Clone(policy.group, policy.host, name, image, policy.machine, policy.cloud_init))
     return Plan(tuple(actions), limits), sequence
 
 

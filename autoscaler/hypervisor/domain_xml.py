@@ -28,10 +28,11 @@ class Platform:
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """Where, on the host, an instance's disk is and its console is logged."""
+    """Where, on the host, an instance's disk is, its console is logged, and cloud-init's seed is."""
 
     disk: str
     console_log: str | None
+    seed: str | None = None
 
 
 def domain_uuid(controller: str, instance: str) -> str:
@@ -72,6 +73,8 @@ def domain_xml(clone: Clone, identity: str, ownership: Ownership | None, platfor
     devices = ET.SubElement(root, "devices")
     _text(devices, "emulator", platform.emulator)
     _disk(devices, files.disk)
+    if files.seed is not None:
+        _seed(devices, files.seed)
     _interface(devices, machine.network, mac_address(identity))
     _console(devices, files.console_log)
     _agent_channel(devices)
@@ -151,6 +154,15 @@ def _disk(devices: ET.Element, path: str) -> None:
     ET.SubElement(disk, "driver", name="qemu", type="qcow2", discard="unmap")
     ET.SubElement(disk, "source", file=path)
     ET.SubElement(disk, "target", dev="vda", bus="virtio")
+
+
+def _seed(devices: ET.Element, path: str) -> None:
+    """Add what cloud-init finds by its label; a disk, as not every machine has a controller for CD-ROM drives."""
+    disk = ET.SubElement(devices, "disk", type="file", device="disk")
+    ET.SubElement(disk, "driver", name="qemu", type="raw")
+    ET.SubElement(disk, "source", file=path)
+    ET.SubElement(disk, "target", dev="vdb", bus="virtio")
+    ET.SubElement(disk, "readonly")
 
 
 def _interface(devices: ET.Element, network: str, mac: str) -> None:

@@ -33,6 +33,7 @@ from autoscaler.core.policy import (
 )
 from autoscaler.core.words import nearest
 from autoscaler.policy import scaling
+from autoscaler.policy.cloud_init import CloudInitSection, cloud_init_data, cloud_init_to_core
 from autoscaler.policy.fields import (
     DAY,
     HOUR,
@@ -226,6 +227,7 @@ class PolicyFile(Section):
     priority: Annotated[Whole, counted(0, 100)] = _DEFAULT.priority
     starved: Annotated[Starved, BeforeValidator(choice(Starved))] = _DEFAULT.starved
     traffic: TrafficSection | None = None
+    cloud_init: CloudInitSection | None = None
 
     @field_validator("hosts", mode="before")
     @classmethod
@@ -325,6 +327,7 @@ def to_core(file: PolicyFile) -> Policy:
         priority=file.priority,
         starved=file.starved,
         traffic=traffic_to_core(file.traffic),
+        cloud_init=cloud_init_to_core(file.cloud_init),
     )
 
 
@@ -373,6 +376,7 @@ def to_data(policy: Policy) -> dict[str, object]:
         "priority": policy.priority,
         "starved": policy.starved.value,
         **({} if policy.traffic is None else {"traffic": traffic_data(policy.traffic)}),
+        **({} if policy.cloud_init is None else {"cloud_init": cloud_init_data(policy.cloud_init)}),
     }
 
 

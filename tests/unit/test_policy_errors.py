@@ -391,6 +391,34 @@ def policy_refusals() -> dict[str, str]:
     return refusals
 
 
+TEMPLATES: dict[str, tuple[str, bytes]] = {
+    "a template that is not there": ("{user_data: none}", b""),
+    "a template that is not text": ("{user_data: template}", b"#!/bin/sh\n\xff"),
+    "a template that is too long": ("{user_data: template}", b"#!" + b"x" * 65_536),
+    "a template in a home": ("{user_data: ~/template}", b""),
+    "a template that is no path": ("{user_data: 7}", b""),
+    "a template that is empty text": ("{user_data: ''}", b""),
+    "placeholders that are unknown": ("{user_data: template}", b"#cloud-config\na: '@{instnce}'\nb: @{secret:db}\n"),
+    "a placeholder that is open": ("{user_data: template}", b"#!/bin/sh\necho @{instance\n"),
+    "user-data of no kind": ("{user_data: template}", b"hostname: x\n"),
+    "user-data that is no YAML": ("{user_data: template}", b"#cloud-config\na: b: c\n"),
+    "meta-data that is the same for all": ("{meta_data: template}", b"instance-id: '@{group}'\n"),
+    "a network-config without keys": ("{network_config: template}", b"dhcp\n"),
+    "a secret of a strange name": ("{secrets: {DB: x}}", b""),
+    "cloud-init's own key": ("{user-data: template}", b""),
+}
+
+
+def template_refusals() -> dict[str, str]:
+    refusals = {}
+    path, folder = Path("policy.yaml"), f"{Path.cwd()}/"
+    for name, (section, template) in TEMPLATES.items():
+        path.write_text(f"{GOOD}cloud_init: {section}\n")
+        Path("template").write_bytes(template)
+        refusals[f"cloud-init: {name}"] = refusal(lambda: load_file(path)).replace(folder, "")
+    return refusals
+
+
 def config_refusals() -> dict[str, str]:
     refusals = {}
     path = Path("config.yaml")
@@ -424,7 +452,7 @@ def file_refusals() -> dict[str, str]:
 
 def test_every_problem_reads_as_in_the_golden_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    refusals = {**policy_refusals(), **config_refusals(), **file_refusals()}
+    refusals = {**policy_refusals(), **template_refusals(), **config_refusals(), **file_refusals()}
     text = "\n".join(f"# {name}\n{lines}\n" for name, lines in refusals.items())
     if os.environ.get(REGENERATE):
         GOLDEN.write_text(text)
@@ -455,7 +483,9 @@ def _templates(source: str) -> Iterator[tuple[int, str]]:
                     yield node.lineno, "".join(fixed)
 
 
-@pytest.mark.parametrize("module", ["values", "model", "scaling", "calendar", "fields", "traffic", "refresh"])
+@pytest.mark.parametrize(
+    "module", ["values", "model", "scaling", "calendar", "fields", "traffic", "refresh", "cloud_init"]
+)
 def test_the_golden_file_has_every_error_of_the_policy(module: str) -> None:
     golden = GOLDEN.read_text()
     source = (Path(__file__).parent.parent.parent / "autoscaler" / "policy" / f"{module}.py").read_text()

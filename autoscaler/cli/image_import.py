@@ -179,8 +179,14 @@ def _source(store: "ImageStore", source: str, pool: str, copy: BinaryIO, show: S
         return path  # which cannot name a volume
     if arguments.is_there(path):
         return path
-    store.download(image, copy, show("download"))
-    copy.flush()
+    try:
+        store.download(image, copy, show("download"))
+        copy.flush()
+    except OSError as error:
+        raise ImageError(
+            f"{source} cannot be copied to {tempfile.gettempdir()}: {error.strerror or error}. "
+            "Set TMPDIR to a folder with more room"
+        ) from error
     return _path(copy)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
+from rich.console import JustifyMethod
 from rich.text import Text
 
 from autoscaler.cli.output import Picture, table
@@ -16,6 +17,22 @@ _WHY = {
     Kept.RECENT: "for a rollback",
 }
 _MOST_USERS = 3
+_LISTED: dict[str, JustifyMethod] = {
+    "image": "left",
+    "version": "left",
+    "host": "left",
+    "pool": "left",
+    "disk": "right",
+    "imported": "left",
+    "followed by": "left",
+}
+_PRUNED: dict[str, JustifyMethod] = {
+    "image": "left",
+    "version": "left",
+    "host": "left",
+    "file": "right",
+    "what": "left",
+}
 
 
 def images_picture(view: CatalogView) -> Picture:
@@ -23,21 +40,20 @@ def images_picture(view: CatalogView) -> Picture:
     if not view.catalog.versions:
         yield Text("no images: store one with `autoscaler image import FILE --name NAME`")
         return
-    drawn = table(
-        image="left", version="left", host="left", pool="left", disk="right", imported="left", followed_by="left"
+    yield table(_LISTED, (_listed(view, stored) for stored in view.catalog.versions))
+
+
+def _listed(view: CatalogView, stored: ImageVersion) -> tuple[str | Text, ...]:
+    latest = view.catalog.published(stored.name) == stored.version
+    return (
+        stored.name,
+        Text(f"{stored.version} latest" if latest else str(stored.version), "green" if latest else ""),
+        stored.host,
+        stored.pool,
+        size(stored.disk_bytes),
+        minute(stored.at),
+        ", ".join(followers(view, stored)),
     )
-    for stored in view.catalog.versions:
-        latest = view.catalog.published(stored.name) == stored.version
-        drawn.add_row(
-            stored.name,
-            Text(f"{stored.version} latest" if latest else str(stored.version), "green" if latest else ""),
-            stored.host,
-            stored.pool,
-            size(stored.disk_bytes),
-            minute(stored.at),
-            ", ".join(followers(view, stored)),
-        )
-    yield drawn
 
 
 def followers(view: CatalogView, stored: ImageVersion) -> tuple[str, ...]:
@@ -88,13 +104,14 @@ def _version(view: CatalogView, stored: ImageVersion) -> Picture:
 
 def pruning_picture(plans: Sequence[Pruning], *, dry_run: bool) -> Picture:
     """Draw what goes, and what stays for which reason."""
-    drawn = table(image="left", version="left", host="left", file="right", what="left")
-    for plan in plans:
-        stored = plan.stored
-        gone = "would be removed" if dry_run else "removed"
-        said = Text(_kept_because(plan)) if plan.kept else Text(gone, "yellow")
-        drawn.add_row(stored.name, str(stored.version), stored.host, size(stored.file_bytes), said)
-    yield drawn
+    yield table(_PRUNED, (_pruned(plan, dry_run=dry_run) for plan in plans))
+
+
+def _pruned(plan: Pruning, *, dry_run: bool) -> tuple[str | Text, ...]:
+    stored = plan.stored
+    gone = "would be removed" if dry_run else "removed"
+    said = Text(_kept_because(plan)) if plan.kept else Text(gone, "yellow")
+    return stored.name, str(stored.version), stored.host, size(stored.file_bytes), said
 
 
 def _kept_because(plan: Pruning) -> str:

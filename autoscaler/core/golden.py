@@ -52,7 +52,7 @@ def sound(host: str, image: Image, observation: Observation, controller: str) ->
     owners = _owners(observation, host, image, controller)
     state = observation.golden.get(golden_key(host, image))
     if state is None:
-        return ReasonCode.HELD_BY_UNREAD_IMAGE if owners else None
+        return ReasonCode.HELD_BY_UNREAD_IMAGE if owners or image.name is not None else None
     if _spoiled(state) or any(_changed_under(owner, state) for owner in owners):
         return ReasonCode.HELD_BY_CHANGED_IMAGE
     asked = state.expected is not None or any(owner.image_digest not in {"", state.stamp} for owner in owners)

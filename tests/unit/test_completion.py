@@ -70,7 +70,7 @@ def test_commands_options_names_and_choices_are_completed(
         assert set(offered(shell, made, config, *words)) == wanted, words
 
 
-@pytest.mark.parametrize("shell", ["bash", "fish"])
+@pytest.mark.parametrize("shell", ["bash"])
 def test_without_a_daemon_no_name_is_offered_and_nothing_is_said(
     shell: str, script: Callable[[str], Path], config: Path
 ) -> None:

@@ -92,6 +92,16 @@ def test_a_new_content_is_cloned_from_once_nothing_stands_on_the_old_one() -> No
     assert len(plant.owned()) == 2
 
 
+def test_a_version_of_the_catalog_is_cloned_from_only_once_it_was_looked_at() -> None:
+    plant = Watched(replace(POLICY, image=replace(IMAGE, name="web", version=1)), interval_seconds=2.0)
+    plant.golden = None
+    assert codes(plant.run(10.0)) >= IS_UNREAD
+    assert plant.owned() == set()
+    plant.golden = GoldenState(STAMP, "one", expected="one")
+    plant.run(30.0)
+    assert len(plant.owned()) == 2
+
+
 def test_a_version_that_is_not_what_was_stored_is_never_cloned_from() -> None:
     plant = Watched(POLICY, interval_seconds=2.0)
     plant.golden = GoldenState(STAMP, "two", expected="one")

@@ -1,5 +1,7 @@
 """An import from file to catalog, and its end at every point, with a folder in the place of a host's pool."""
 
+import errno
+import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -217,6 +219,19 @@ def test_what_an_import_that_was_killed_left_is_replaced(
     (volume,) = folder.iterdir()
     assert (ledger(desk), stored(desk)) == ([], [(volume.name, 1)])
     assert desk.of_images.catalog.versions[0].digest == content_digest(volume)
+
+
+def test_a_copy_that_does_not_fit_is_said_where(
+    run: Run, desk: Desk, daemon: ControlServer, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Folder, "download", full)
+    done = run("image", "import", "golden.qcow2", "--name", "web")
+    assert done.exit_code == 1
+    assert "golden.qcow2 cannot be copied to" in done.stderr
+    assert "Set TMPDIR to a folder with more room" in done.stderr
 
 
 def test_equal_images_make_equal_copies(tmp_path: Path, file: Path) -> None:

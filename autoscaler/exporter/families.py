@@ -200,7 +200,7 @@ FAMILIES: tuple[Family, ...] = (
         "autoscaler_image_changed", "gauge", ("group",),
         "1 while a golden image of the group is not what it was: instances stand on what changed, or would.",
         _group(lambda status: status.image_changed),
-        unit="1",
+        unit="0 or 1",
     ),
     Family(
         "autoscaler_group_instances", "gauge", ("group", "state"),

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from autoscaler.cli.command import print_json
-from autoscaler.cli.output import console
+from autoscaler.cli.output import console, fitted
 from autoscaler.codec import encode
 from autoscaler.core.finding import Finding, Level
 
@@ -37,7 +37,8 @@ def show_findings(console: Console, findings: Iterable[Finding]) -> tuple[Findin
     shown = []
     for finding in findings:
         for line in _lines(finding, console.width):
-            console.print(line, soft_wrap=True)
+            # Wrapped already; a path that is longer than a line is left whole, to be copied.
+            console.print(fitted(console, line), soft_wrap=True)
         shown.append(finding)
     console.print()
     console.print(_sum(shown))

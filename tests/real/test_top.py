@@ -159,8 +159,15 @@ def _agrees(libvirtd: PrivateLibvirtd, top: Top, proc: Path) -> bool:
     return exact == ((counters.balloon_bytes or 0) / 1024, (counters.memory_usable_bytes or 0) / 1024)
 
 
-def test_a_user_without_rights_sees_the_same(guest: libvirt.virDomain, libvirtd: PrivateLibvirtd, pool: Pool) -> None:
+def test_a_user_without_rights_sees_the_same_and_what_cannot_be_seen_is_told(
+    guest: libvirt.virDomain, libvirtd: PrivateLibvirtd, pool: Pool
+) -> None:
     config = pool.path / "config.yaml"
+    _sees_the_same(config, libvirtd)
+    _is_told(config, libvirtd)
+
+
+def _sees_the_same(config: Path, libvirtd: PrivateLibvirtd) -> None:
     read_only = libvirtd.uri.replace("libvirt-sock", "libvirt-sock-ro")
     config.write_text(json.dumps({"hosts": {"local": {"uri": read_only}}}))
     asked = [sys.executable, "-c", ASK_TWICE, str(config)]
@@ -174,10 +181,8 @@ def test_a_user_without_rights_sees_the_same(guest: libvirt.virDomain, libvirtd:
     assert set(missing) == {"process_why", "net_rx_bytes_per_second", "net_tx_bytes_per_second"}
 
 
-def test_where_processes_cannot_be_seen_libvirts_figures_are_shown_and_why_the_others_are_not(
-    guest: libvirt.virDomain, libvirtd: PrivateLibvirtd, pool: Pool
-) -> None:
-    config = pool.path / "config.yaml"
+def _is_told(config: Path, libvirtd: PrivateLibvirtd) -> None:
+    """Of a container without the host's processes: libvirt's figures, and why the others are not there."""
     config.write_text(json.dumps({"hosts": {"local": {"uri": libvirtd.uri}}}))
     asked = ["unshare", "--pid", "--fork", "--mount-proc", str(COMMAND), "--config", str(config), "top", "--once"]
     told = subprocess.run([*asked, "--json"], capture_output=True, text=True, check=True)

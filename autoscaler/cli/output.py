@@ -103,7 +103,8 @@ def _hanging(console: Console, text: Text) -> Text:
     if not more:
         return text
     indent = len(text.plain) - len(text.plain.lstrip()) + 2
-    rest = Text(" ").join(more).wrap(console, console.width - indent)
+    left = text.plain[len(first.plain) :]
+    rest = text[len(text.plain) - len(left.lstrip()) :].wrap(console, console.width - indent)
     first.rstrip()
     for line in rest:
         line.rstrip()

@@ -9,6 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.text import Text
 
 from autoscaler.cli.hosts import hosts_picture
 from autoscaler.cli.output import harmless
@@ -97,6 +100,14 @@ def test_a_locale_without_the_signs_gets_others(config: Path, locale: str) -> No
         check=True,
     )
     assert ascii_only.stdout.isascii()
+
+
+@given(st.text(st.sampled_from("ab .→é/"), max_size=300), st.integers(20, 100))
+def test_wrapping_changes_nothing_but_white_space(text: str, width: int) -> None:
+    lines = shown((Text(text, "bold"),), width).splitlines()
+    assert all(len(line) <= width for line in lines)
+    assert "".join("".join(lines).split()) == "".join(text.split())
+    assert not text.strip() or lines[0].strip()
 
 
 def test_what_would_steer_a_terminal_is_escaped() -> None:

@@ -18,6 +18,7 @@ from autoscaler.core.snapshot import (
     InstanceStatus,
     Portion,
     ReloadStatus,
+    Scaling,
     Snapshot,
     TickStatus,
     Totals,
@@ -158,6 +159,7 @@ ROOM = HostRoom(
     (Consumer("ffmpeg", 4242, 0.93), Consumer("web-1", 77, 0.52, guest=True)),
     4 << 30,
     300 << 20,
+    {"default": 29 << 30},
 )
 
 SNAPSHOT = Snapshot(
@@ -183,6 +185,10 @@ SNAPSHOT = Snapshot(
                 clones=Durations().add(0.6).add(1.4),
                 launches=Durations().add(5.5),
                 transitions={"ready": 2},
+                failed_launches=2,
+                scalings={"out": 3, "in": 1},
+                scaled=Scaling(NOW - 10, 2, 4, ReasonCode.SCALE_OUT_LIMITED_BY_MAX),
+                admitted=4,
             )
         },
         ticks=Durations().add(0.21).add(0.19),
@@ -220,8 +226,15 @@ EVENTS = (
     Event(15, NOW - 190, "figure", None, None, {"query": "prometheus sum(queue)"}),
     Event(16, NOW - 90, "reload_refused", None, None, {"by": BOB, "error": "web.yaml:3:1: unknown key\nsecond"}),
     Event(17, NOW - 80, "policy_vanished", "old", None, {}),
-    Event(18, NOW - 70, "of_tomorrow", "web", None, {"depth": 4, "what": "new"}),
-    Event(19, NOW - 60, "of_tomorrow", None, None, {}),
+    Event(18, NOW - 78, "image_imported", None, None, {"image": "web", "version": 2, "host": "local", "by": BOB}),
+    Event(19, NOW - 76, "image_published", None, None, {"image": "web", "version": 2, "by": BOB}),
+    Event(20, NOW - 75, "image_rolled_back", None, None, {"image": "web", "version": 1, "by": BOB}),
+    Event(21, NOW - 74, "image_pruned", None, None, {"image": "web", "version": 2, "host": "local", "by": BOB}),
+    Event(
+        24, NOW - 73, "image_changed", "web", None, {"image": "default/golden.qcow2", "why": "alarm: it was changed"}
+    ),
+    Event(23, NOW - 70, "of_tomorrow", "web", None, {"depth": 4, "what": "new"}),
+    Event(24, NOW - 60, "of_tomorrow", None, None, {}),
 )
 HISTORY = History(
     "web",

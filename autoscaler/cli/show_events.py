@@ -7,7 +7,7 @@ from rich.text import Text
 from autoscaler.reasons import duration, moment
 from autoscaler.store import Event
 
-_ALARMS = frozenset({"reload_refused", "policy_vanished", "host_unreachable", "no_figure"})
+_ALARMS = frozenset({"reload_refused", "policy_vanished", "host_unreachable", "no_figure", "image_changed"})
 _SENTENCES: Mapping[str, str] = {
     "request scale": "held at {count} for {for_seconds}, asked by {by}",
     "request auto": "follows its policy again, asked by {by}",
@@ -24,6 +24,11 @@ _SENTENCES: Mapping[str, str] = {
     "policy_vanished": "its policy file vanished: its instances run on unmanaged",
     "scaled": "scaled from {before} to {admitted} ({recommended} recommended): {reasons}",
     "capacity": "{why}",
+    "image_imported": "image {image} version {version} stored on host {host}, by {by}",
+    "image_published": "image {image} version {version} is followed, asked by {by}",
+    "image_rolled_back": "image {image} version {version} is followed again, asked by {by}",
+    "image_pruned": "image {image} version {version} removed from host {host}, asked by {by}",
+    "image_changed": "{why}",
     "host_unreachable": "host {host} does not answer: {why}",
     "host_answers": "host {host} answers again",
     "no_figure": "{query}: no figure: {why}",

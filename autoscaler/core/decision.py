@@ -61,6 +61,10 @@ class ReasonCode(StrEnum):
     TAKEN_BACK = "taken_back"
     SPARED_BY_PROTECTION = "spared_by_protection"
     SPARED_BY_MIN_LIFETIME = "spared_by_min_lifetime"
+    HELD_BY_UNKNOWN_IMAGE = "held_by_unknown_image"
+    HELD_BY_CHANGED_IMAGE = "held_by_changed_image"
+    HELD_BY_UNREAD_IMAGE = "held_by_unread_image"
+    IMAGE_CHANGED = "image_changed"
     HELD_BY_BREAKER = "held_by_breaker"
     HELD_BY_BUDGET = "held_by_budget"
     ATTACH_REFUSED_BY_MAX = "attach_refused_by_max"
@@ -167,6 +171,11 @@ def decisive(decision: Decision) -> tuple[Reason, ...]:
     """Tell what made the count: its limits, or what was called for where none applied."""
     limits = tuple(reason for reason in decision.reasons if reason.code not in _ACTED_UPON_BY_NOBODY)
     return limits or tuple(wish.reason for wish in decision.recommendations) or decision.reasons
+
+
+def scales(decision: Decision, admitted_before: int | None) -> bool:
+    """Tell whether a decision changes the size of its group; one that is only repeated does not."""
+    return decision.admitted not in (decision.current, admitted_before)
 
 
 LIMITERS = frozenset(

@@ -58,6 +58,9 @@ def test_commands_options_names_and_choices_are_completed(
     made = script(shell)
     for words, wanted in (
         (("autoscaler", "sta"), {"status"}),
+        (("autoscaler", "image", "lin"), {"lint"}),
+        (("autoscaler", "image", "publish", "w"), {"web"}),
+        (("autoscaler", "top", "--so"), {"--sort"}),
         (("autoscaler", "top", "--sort", "me"), {"memory"}),
         (("autoscaler", "pause", ""), {"web", "db", "old"}),
         (("autoscaler", "events", "--group", "w"), {"web"}),

@@ -23,6 +23,7 @@ from autoscaler.core.catalog import (
 from autoscaler.core.errors import ControlError
 from autoscaler.core.policy import Image, Policy
 from autoscaler.core.ports import VolumeRef
+from autoscaler.core.words import nearest
 from autoscaler.store import Journal
 
 log = structlog.get_logger(__name__)
@@ -231,14 +232,14 @@ class ImageDesk:
     def _versions(self, name: str) -> tuple[ImageVersion, ...]:
         stored = self._catalog.of(name)
         if not stored:
-            there = ", ".join(sorted({each.name for each in self._catalog.versions})) or "none"
-            raise ControlError(f"there is no image {name}; images: {there}")
+            there = {each.name for each in self._catalog.versions}
+            raise ControlError(f"there is no image {name}; {nearest(name, there, 'images')}")
         return stored
 
     def _refuse_unknown_host(self, host: str) -> None:
         if host not in self._hosts:
-            known = ", ".join(sorted(self._hosts))
-            raise ControlError(f"the daemon's configuration has no host {host}; hosts: {known}")
+            near = nearest(host, self._hosts, "hosts")
+            raise ControlError(f"the daemon's configuration has no host {host}; {near}")
 
     def _require_half(self, half: VolumeRef) -> None:
         if not half.instance.startswith(IMAGES) or half not in self._journal.volumes(half.instance):

@@ -13,6 +13,9 @@ from autoscaler.cli.show_findings import report
 def main() -> None:
     """Scale virtual machines on KVM hosts by their load.
 
+    Ends with 0 when it is done, 1 when it was refused or something was found
+    wrong, 2 for a wrong command line, and 3 when the daemon does not answer.
+
     Example: autoscaler status
     """
 

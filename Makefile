@@ -4,7 +4,7 @@ TESTS := $(PYTHON) -m pytest
 LOCK := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
 	--no-annotate --custom-compile-command 'make lock' --upgrade pyproject.toml
 
-.PHONY: help demo demo-stop setup check test test-all faults soak elasticity benchmark format lock clean install uninstall
+.PHONY: help demo demo-stop setup check test test-all faults soak elasticity benchmark format lock clean install uninstall docs
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -21,6 +21,7 @@ check: setup  ## Format, lint, types, walls, unit and property tests; under a mi
 	.venv/bin/ruff check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
+	$(MAKE) --no-print-directory site
 	$(TESTS) tests/unit -n 2 -m "not slow"
 
 test: check  ## check, and the main cases on real guests
@@ -46,6 +47,14 @@ elasticity: setup  ## Judge target tracking and published algorithms on recorded
 
 benchmark: setup  ## Tell how long a rehearsal of up to 30 days takes
 	$(PYTHON) benchmarks/simulate.py
+
+SITE := .cache/site
+docs: setup site  ## Make the documentation a site, in .cache/site; every warning is an error
+	@echo "the site: file://$(CURDIR)/$(SITE)/index.html"
+
+.PHONY: site
+site:
+	.venv/bin/sphinx-build --quiet --fail-on-warning --keep-going -d .cache/doctrees docs $(SITE)
 
 format: setup  ## Format the code
 	.venv/bin/ruff format .

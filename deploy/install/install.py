@@ -177,7 +177,7 @@ def files(layout: Layout, release: Path) -> Iterator[tuple[Path, bytes]]:
     yield etc / "policies/web.yaml.example", (CHECKOUT / "policies/web.yaml").read_bytes()
     for shell, path in COMPLETIONS.items():
         yield path, completion(release, shell)
-    for document in ("install.md", "security.md", "policies.md", "capacity.md", "metrics.md"):
+    for document in ("install.md", "security.md", "policies.md", "configuration.md", "capacity.md", "metrics.md"):
         yield layout.prefix / "share/doc" / document, (CHECKOUT / "docs" / document).read_bytes()
 
 

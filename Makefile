@@ -4,7 +4,7 @@ TESTS := $(PYTHON) -m pytest
 LOCK := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
 	--no-annotate --custom-compile-command 'make lock' --upgrade pyproject.toml
 
-.PHONY: help demo demo-stop setup check test test-all faults soak elasticity benchmark format lock clean install uninstall docs
+.PHONY: help demo demo-stop setup check test test-all faults soak elasticity benchmark format lock clean install uninstall docs pictures
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -21,7 +21,7 @@ check: setup  ## Format, lint, types, walls, unit and property tests; under a mi
 	.venv/bin/ruff check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
-	$(MAKE) --no-print-directory site
+	.venv/bin/codespell
 	$(TESTS) tests/unit -n 2 -m "not slow"
 
 test: check  ## check, and the main cases on real guests
@@ -54,7 +54,10 @@ docs: setup site  ## Make the documentation a site, in .cache/site; every warnin
 
 .PHONY: site
 site:
-	.venv/bin/sphinx-build --quiet --fail-on-warning --keep-going -d .cache/doctrees docs $(SITE)
+	.venv/bin/sphinx-build --quiet --fail-on-warning --keep-going -d $(SITE).doctrees docs $(SITE)
+
+pictures: setup  ## Draw the pictures of README and documentation anew (RECORD=1: of another run of the demo)
+	$(PYTHON) -m deploy.demo.pictures $(if $(RECORD),--record)
 
 format: setup  ## Format the code
 	.venv/bin/ruff format .

@@ -1,8 +1,8 @@
 """What the documentation shows in fenced blocks, and a shell in which its commands are run as they stand there.
 
 - ```` ```sh ````: commands; each must succeed, in one shell from the page's first block to its last.
-- ```` ```console ````: a command after `$ `, and below it lines of what it then prints, in their order; `…` is any text.
-  The command is repeated until it prints them, as a reader would look again: it must be one that only looks.
+- ```` ```console ````: a command after `$ `, and below it lines of what it prints, in their order; `…` is any text. The
+  command is repeated until it prints them, as a reader would look again: it must be one that only looks.
 - An HTML comment right before a block, `<!-- not run: the reason -->`, excepts it.
 """
 

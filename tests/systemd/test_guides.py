@@ -1,4 +1,4 @@
-"""The commands of the guides, taken out of their text and run as they stand there, on a real systemd with real guests."""
+"""The commands of the guides, taken out of their text and run as they stand there: real systemd, real guests."""
 
 from collections.abc import Iterator
 

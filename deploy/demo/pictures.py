@@ -1,0 +1,231 @@
+"""Draw the pictures of the README and the documentation: `make pictures`.
+
+What the terminal shows is drawn by the code that prints it, from docs/pictures/demo.json: a recording of the demo, of
+real guests, up to the moment when the group had grown. `make pictures RECORD=1` plays the demo again and records it anew.
+"""
+
+import argparse
+import io
+import json
+import math
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.terminal_theme import SVG_EXPORT_THEME
+
+from autoscaler.cli.show_decision import show_decision
+from autoscaler.cli.show_status import show_status
+from autoscaler.codec import decode, encode
+from autoscaler.core.decision import Decision
+from autoscaler.core.snapshot import Snapshot
+from autoscaler.core.transition import InstanceState
+from deploy.demo import golden, run
+from deploy.demo.footprint import DemoError
+from deploy.demo.live import Screen, View, view
+from deploy.demo.story import find_group, is_news, ready_instances
+
+DOCS = golden.CHECKOUT / "docs"
+TAPE = DOCS / "pictures/demo.json"
+GROWN = 3
+"""Recording ends when so many instances are ready."""
+COLUMNS = 80
+ADDRESS = f"http://127.0.0.1:{run.PORT}/metrics"
+SVG = """\
+<svg class="rich-terminal" viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg">
+    <!-- Generated with Rich https://www.textualize.io -->
+    <style>
+    .{unique_id}-matrix {{
+        font-family: Fira Code, DejaVu Sans Mono, Menlo, Consolas, monospace;
+        font-size: {char_height}px; line-height: {line_height}px;
+    }}
+    .{unique_id}-title {{ font-size: 18px; font-weight: bold; font-family: sans-serif; }}
+    {styles}
+    </style>
+    <defs>
+    <clipPath id="{unique_id}-clip-terminal">
+      <rect x="0" y="0" width="{terminal_width}" height="{terminal_height}" />
+    </clipPath>
+    {lines}
+    </defs>
+    {chrome}
+    <g transform="translate({terminal_x}, {terminal_y})" clip-path="url(#{unique_id}-clip-terminal)">
+    {backgrounds}
+    <g class="{unique_id}-matrix">
+    {matrix}
+    </g>
+    </g>
+</svg>
+"""
+"""Rich's own, without the fonts that it would load from elsewhere."""
+POLICY = """\
+version: 1
+group: web
+image: {pool: default, volume: golden.qcow2}
+size: {min: 1, max: 20}
+scaling:
+  - {type: target_tracking, metric: guest.cpu, target: 60%}
+behavior:
+  scale_in: {cooldown: 0s, stabilization: 5m}
+"""
+"""What is rehearsed, beside one that is careful."""
+BROWSER = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--hide-scrollbars",
+    "--host-resolver-rules=MAP * ~NOTFOUND",
+    "--window-size=1100,700",
+)
+
+
+class Recorder:
+    """Passes on what the demo shows, and keeps what is new in it."""
+
+    def __init__(self, shown: View) -> None:
+        self._shown = shown
+        self._last: tuple[dict[str, InstanceState], Decision | None] = ({}, None)
+        self._ended = False
+        self.frames: list[dict[str, Any]] = []
+
+    def say(self, text: str) -> None:
+        """Keep what the demo does."""
+        self._shown.say(text)
+        if not self._ended:
+            self.frames.append({"say": text})
+
+    def warn(self, at: float, text: str) -> None:
+        """Leave the daemon's warnings out of the picture: they are about the machine it was drawn on."""
+        self._shown.warn(at, text)
+
+    def show(self, snapshot: Snapshot, burning: float) -> None:
+        """Keep a snapshot that has other instances or another decision than the one before."""
+        self._shown.show(snapshot, burning)
+        group = find_group(snapshot)
+        if group is None or self._ended:
+            return
+        states, decision = {each.instance: each.state for each in group.instances}, group.decision
+        last_states, last_decision = self._last
+        if states != last_states or (decision is not None and is_news(decision, last_decision)):
+            self.frames.append({"snapshot": encode(snapshot), "burning": burning})
+        self._last = (states, decision)
+        self._ended = len(ready_instances(group)) >= GROWN
+
+
+def record(console: Console) -> None:
+    """Play the demo, and write what it showed. Raises `DemoError` when it did not end well."""
+    recorders: list[Recorder] = []
+
+    @contextmanager
+    def recorded(console: Console, address: str) -> Iterator[View]:
+        with view(console, address) as shown:
+            recorders.append(Recorder(shown))
+            yield recorders[-1]
+
+    run.run(console, keep=False, show=recorded)
+    (recorder,) = recorders
+    TAPE.write_text("".join(f"{json.dumps(frame, separators=(',', ':'))}\n" for frame in recorder.frames))
+
+
+def pictures() -> dict[str, str]:
+    """Draw what the terminal showed: SVG by the name of its file in docs."""
+    frames = [json.loads(line) for line in TAPE.read_text().splitlines()]
+    screen = Screen(ADDRESS)
+    asked: Snapshot | None = None
+    for frame in frames:
+        if "say" in frame:
+            screen.say(frame["say"])
+            continue
+        snapshot = decode(frame["snapshot"], Snapshot)
+        screen.show(snapshot, frame["burning"])
+        decision = _decision(snapshot)
+        if decision is not None and decision.admitted > decision.current > 0:
+            asked = snapshot
+    assert asked is not None, "the recording has no scale-out"
+    last = snapshot
+    grows = _decision(asked)
+    assert grows is not None
+    return {
+        "demo.svg": draw("make demo", lambda console: console.print(screen.render())),
+        "status.svg": draw("autoscaler status", lambda console: show_status(console, last, last.at)),
+        "explain.svg": draw("autoscaler explain demo", lambda console: show_decision(console, grows, asked.at)),
+    }
+
+
+def _decision(snapshot: Snapshot) -> Decision | None:
+    group = find_group(snapshot)
+    return None if group is None else group.decision
+
+
+def draw(title: str, print_to: Callable[[Console], None]) -> str:
+    """Draw what is printed on a terminal of 80 columns."""
+    console = Console(
+        file=io.StringIO(),
+        record=True,
+        width=COLUMNS,
+        force_terminal=True,
+        color_system="truecolor",
+        highlight=False,
+        markup=False,
+        legacy_windows=False,
+    )
+    print_to(console)
+    name = title.replace(" ", "-")
+    return console.export_svg(title=title, theme=SVG_EXPORT_THEME, code_format=SVG, unique_id=name)
+
+
+def load(at: int) -> float:
+    """Give a load of two days with a morning rush, in busy instances; `at` is in seconds."""
+    rush = 5 * math.exp(-(((at % 86400 - 9.5 * 3600) / 2500) ** 2))
+    return 3.2 - 2.4 * math.cos(at / 86400 * math.tau - 0.6) + rush + (at // 60 * 7919 % 101) / 160
+
+
+def rehearse(folder: Path) -> Path:
+    """Rehearse two policies on two days in an empty folder; gives the page."""
+    (folder / "web.yaml").write_text(POLICY)
+    (folder / "careful.yaml").write_text(POLICY.replace("web", "careful").replace("60%", "45%"))
+    begin = 1_767_225_600  # 1 January 2026
+    rows = [f"{begin + at},{load(at):.3f}\n" for at in range(0, 2 * 86400 + 1, 60)]
+    (folder / "load.csv").write_text("timestamp,value\n" + "".join(rows))
+    words = ["simulate", "--policy", "web.yaml", "--compare", "careful.yaml", "--load", "load.csv"]
+    program = Path(sys.executable).parent / "autoscaler"
+    subprocess.run([program, *words, "--html", "page.html"], cwd=folder, check=True, stdout=subprocess.DEVNULL)
+    return folder / "page.html"
+
+
+def photograph(page: Path, picture: Path, *flags: str) -> None:
+    """Take a picture of a page with Chromium, which asks nobody for anything."""
+    browser = shutil.which("chromium")
+    if browser is None:
+        raise DemoError("chromium is missing: deploy/demo/bootstrap dev installs it")
+    with tempfile.TemporaryDirectory() as profile:
+        command = [browser, *BROWSER, f"--user-data-dir={profile}", *flags, f"--screenshot={picture}", page.as_uri()]
+        subprocess.run(command, check=True, capture_output=True)
+
+
+def main() -> int:
+    """Draw all pictures."""
+    parser = argparse.ArgumentParser(description="Draw the pictures of the documentation.")
+    parser.add_argument("--record", action="store_true", help="play the demo and record it first")
+    console = Console()
+    try:
+        if parser.parse_args().record:
+            record(console)
+        for name, drawn in pictures().items():
+            (DOCS / name).write_text(drawn)
+        with tempfile.TemporaryDirectory() as folder:
+            photograph(rehearse(Path(folder)), DOCS / "simulate.png")
+    except (DemoError, golden.BuildError) as error:
+        print(f"pictures: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,7 +1,7 @@
 """Draw the pictures of the README and the documentation: `make pictures`.
 
 What the terminal shows is drawn by the code that prints it, from docs/pictures/demo.json: a recording of the demo, of
-real guests, up to the moment when the group had grown. `make pictures RECORD=1` plays the demo again and records it anew.
+real guests, up to the moment when the group had grown. `make pictures RECORD=1` plays and records the demo anew.
 """
 
 import argparse

@@ -7,6 +7,7 @@
 """
 
 import base64
+import contextlib
 import queue
 import re
 import subprocess
@@ -92,7 +93,8 @@ class Shell:
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
         self._lines: queue.Queue[str | None] = queue.Queue()
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
         self._send("set -e")
 
     def follow(self, block: Block) -> None:
@@ -125,8 +127,12 @@ class Shell:
         assert self._bash.stdin is not None
         if self._bash.poll() is None:
             self._send("kill $(jobs -p) 2> /dev/null || true")
+        with contextlib.suppress(BrokenPipeError):
             self._bash.stdin.close()
-            self._bash.wait(20)
+        self._bash.wait(20)
+        self._reader.join(20)
+        if self._bash.stdout is not None:
+            self._bash.stdout.close()
 
     def _say(self, line: str) -> tuple[bool, str]:
         self._send(line)

@@ -1,6 +1,7 @@
 """The commands of the guides, taken out of their text and run as they stand there: real systemd, real guests."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,30 @@ pytestmark = [pytest.mark.real, pytest.mark.serial, pytest.mark.slow, pytest.mar
 
 SOURCES = ("autoscaler", "deploy", "docs", "policies", "systemd", "LICENSE", "Makefile", "README.md", "pyproject.toml")
 OFFLINE = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "/cache/wheels", "PIP_NO_CACHE_DIR": "1"}
+LEFT_OUT = Path("/run/systemd")
+"""Where systemd itself notes what it has run."""
+
+POLICY = (ROOT / "policies/web.yaml").read_text()
+LOAD = "timestamp,value\n" + "".join(f"{60 * minute},{200 + 150 * (minute % 40 > 20)}\n" for minute in range(240))
+FILES = {
+    "README.md": {"web.yaml": POLICY, "careful.yaml": POLICY.replace("target: 60%", "target: 45%")},
+    "docs/simulate.md": {"web.yaml": POLICY, "monday.csv": LOAD},
+    "docs/traffic.md": {},
+    "docs/webhooks.md": {},
+}
+"""The pages whose commands go to a service that runs, with what lies in the reader's folder."""
+
+
+def give_sudo(service: Service) -> None:
+    if service.container.run("sh", "-c", "command -v sudo", check=False).returncode:
+        service.write("/usr/local/bin/sudo", '#!/bin/sh\nexec "$@"\n')
+        service.container.run("chmod", "755", "/usr/local/bin/sudo")
+
+
+def shell_in(service: Service, folder: str) -> Shell:
+    made = Shell(*service.container.inside("bash", "--noprofile", "--norc", **OFFLINE))
+    made.run(f"cd {folder}", "the test")
+    return made
 
 
 @pytest.fixture
@@ -21,9 +46,7 @@ def bare(empty: Service) -> Service:
     for name in (*SOURCES, "requirements.lock"):
         inside.run("cp", "-r", f"/checkout/{name}", "/root/checkout/")
     inside.run("cp", "-r", f"/cache/{empty.golden}", "/cache/packages", "/root/checkout/.cache/")
-    if inside.run("sh", "-c", "command -v sudo", check=False).returncode:
-        empty.write("/usr/local/bin/sudo", '#!/bin/sh\nexec "$@"\n')
-        inside.run("chmod", "755", "/usr/local/bin/sudo")
+    give_sudo(empty)
     # Debian's own network `default`, which the container hides with all of the machine's libvirt state.
     inside.run("virsh", "net-define", "/usr/share/libvirt/networks/default.xml")
     return empty
@@ -31,18 +54,50 @@ def bare(empty: Service) -> Service:
 
 @pytest.fixture
 def shell(bare: Service) -> Iterator[Shell]:
-    made = Shell(*bare.container.inside("bash", "--noprofile", "--norc", **OFFLINE))
-    made.run("cd /root/checkout", "the test")
+    made = shell_in(bare, "/root/checkout")
     yield made
     made.close()
 
 
-def test_the_tutorial(bare: Service, shell: Shell) -> None:
-    inside = bare.container
-    for block in blocks(ROOT / "docs/tutorial.md", "sh", "console"):
-        assert block.not_run is None, f"{block}: the tutorial is run whole"
-        shell.follow(block)
-    assert inside.output("virsh", "list", "--all", "--name") == ""
+def nothing_is_left(service: Service) -> None:
+    inside = service.container
     for folder in ("/etc", "/var/lib", "/run", "/opt", "/usr/local"):
-        assert inside.output("find", folder, "-name", "*autoscaler*", "-not", "-path", "/run/systemd/*") == ""
-    assert list(inside.path("/var/lib/libvirt/images").iterdir()) == []
+        assert inside.output("find", folder, "-name", "*autoscaler*", "-not", "-path", f"{LEFT_OUT}/*") == ""
+    assert inside.run("id", "autoscaler", check=False).returncode == 1
+
+
+def test_the_tutorial(bare: Service, shell: Shell) -> None:
+    for block in blocks(ROOT / "docs/tutorial.md", "sh", "console"):
+        shell.follow(block)
+    assert bare.container.output("virsh", "list", "--all", "--name") == ""
+    assert list(bare.container.path("/var/lib/libvirt/images").iterdir()) == []
+    nothing_is_left(bare)
+
+
+def test_the_guide_to_installing(bare: Service, shell: Shell) -> None:
+    bare.container.run("cp", f"/cache/{bare.golden}", "/root/checkout/golden.qcow2")
+    bare.container.run("useradd", "alice")
+    for block in blocks(ROOT / "docs/install.md", "sh", "console"):
+        if "uninstall" in block.text:
+            assert bare.show("ActiveState") == "active"
+            assert bare.container.show("autoscaler.service", "UnitFileState") == "enabled"
+            bare.until_ready(1, seconds=120)
+            assert "autoscaler" in bare.container.output("id", "-nG", "alice")
+        shell.follow(block)
+    nothing_is_left(bare)
+
+
+@pytest.mark.parametrize("page", FILES)
+def test_how_to(service: Service, page: str) -> None:
+    give_sudo(service)
+    service.container.run("mkdir", "-p", "/root/folder")
+    for name, text in FILES[page].items():
+        service.write(f"/root/folder/{name}", text)
+    shell = shell_in(service, "/root/folder")
+    try:
+        for block in blocks(ROOT / page, "sh", "console"):
+            if block.not_run is None:
+                shell.follow(block)
+    finally:
+        shell.close()
+        service.container.run("rm", "-rf", "/root/folder", "/etc/systemd/system/autoscaler.service.d")

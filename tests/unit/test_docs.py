@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 import subprocess
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -21,7 +22,7 @@ from mdit_py_plugins.anchors.index import slugify
 from autoscaler import config
 from autoscaler.cli import main
 from autoscaler.policy.load import load_file, schema
-from tests.support.guide import PAGES, ROOT, Block, blocks, prompts, tokens
+from tests.support.guide import PAGES, ROOT, Block, Shell, blocks, is_shown, prompts, tokens
 
 TEXTS = (*PAGES, ROOT / "CHANGELOG.md")
 of_every_text = pytest.mark.parametrize("page", TEXTS, ids=lambda page: page.name)
@@ -178,6 +179,45 @@ def test_every_json_example_is_json(block: Block) -> None:
 def test_every_block_says_what_it_is() -> None:
     known = {"sh", "console", "yaml", "json", "python", "text", "toml", "ini", "promql", "{toctree}", "{include}"}
     assert [str(block) for block in examples() if block.language not in known] == []
+
+
+# --- what is run -----------------------------------------------------------------------------------------------------
+
+RUN = {"README.md", "install.md", "simulate.md", "traffic.md", "tutorial.md", "webhooks.md"}
+"""The pages whose commands tests/systemd/test_guides.py runs."""
+NOT_RUN = {"README.md": 3}
+"""How many blocks of a page are not run; the reason stands before each in the page's source."""
+
+
+def test_every_command_is_run_or_excepted_with_a_reason() -> None:
+    shown = [block for block in examples("sh", "console") if block.not_run is None]
+    assert {block.page.name for block in shown} == RUN
+    excepted = Counter(block.page.name for block in examples("sh", "console") if block.not_run is not None)
+    assert excepted == NOT_RUN
+    assert [str(block) for block in examples("sh", "console") if block.note is not None and not block.not_run] == []
+
+
+def test_what_a_page_shows_is_looked_for_in_order() -> None:
+    output = "  web: 3 ready of 3\n\nINSTANCE   STATE\nweb-1a    ready   5 s\n"
+    assert is_shown(["web: 3 ready of 3", "web-… ready …"], output)
+    assert is_shown([], output)
+    assert not is_shown(["web-… ready …", "web: 3 ready of 3"], output)
+    assert not is_shown(["web: 3 ready"], output)
+
+
+def test_a_shell_does_as_a_terminal_does(tmp_path: Path) -> None:
+    shell = Shell("bash", "--noprofile", "--norc")
+    try:
+        shell.run(f"cd {tmp_path}\nname=web\nsleep 100 &", "here")
+        assert shell.run("kill %1; echo $name; pwd; cat", "here").split() == ["web", str(tmp_path)]
+        shell.run("cat > a <<'EOF'\n$name 'is' \"kept\"\nEOF", "here")
+        assert (tmp_path / "a").read_text() == "$name 'is' \"kept\"\n"
+        shell.look("echo . >> b; wc -l < b", ["2"], "here")
+        with pytest.raises(AssertionError, match="a command failed"):
+            shell.run("false\ntouch c", "here")
+        assert not (tmp_path / "c").exists()
+    finally:
+        shell.close()
 
 
 # --- commands --------------------------------------------------------------------------------------------------------

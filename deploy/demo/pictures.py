@@ -34,8 +34,7 @@ from deploy.demo.story import find_group, is_news, ready_instances
 DOCS = golden.CHECKOUT / "docs"
 TAPE = DOCS / "pictures/demo.json"
 GROWN = 3
-"""Recording ends when so many instances are ready."""
-COLUMNS = 80
+"""Recording ends with what the demo does when so many instances were ready."""
 ADDRESS = f"http://127.0.0.1:{run.PORT}/metrics"
 SVG = """\
 <svg class="rich-terminal" viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg">
@@ -91,12 +90,13 @@ class Recorder:
     def __init__(self, shown: View) -> None:
         self._shown = shown
         self._last: tuple[dict[str, InstanceState], Decision | None] = ({}, None)
-        self._ended = False
+        self._grown = self._ended = False
         self.frames: list[dict[str, Any]] = []
 
     def say(self, text: str) -> None:
         """Keep what the demo does."""
         self._shown.say(text)
+        self._ended = self._ended or self._grown
         if not self._ended:
             self.frames.append({"say": text})
 
@@ -115,7 +115,7 @@ class Recorder:
         if states != last_states or (decision is not None and is_news(decision, last_decision)):
             self.frames.append({"snapshot": encode(snapshot), "burning": burning})
         self._last = (states, decision)
-        self._ended = len(ready_instances(group)) >= GROWN
+        self._grown = self._grown or len(ready_instances(group)) >= GROWN
 
 
 def record(console: Console) -> None:
@@ -152,9 +152,9 @@ def pictures() -> dict[str, str]:
     grows = _decision(asked)
     assert grows is not None
     return {
-        "demo.svg": draw("make demo", lambda console: console.print(screen.render())),
-        "status.svg": draw("autoscaler status", lambda console: show_status(console, last, last.at)),
-        "explain.svg": draw("autoscaler explain demo", lambda console: show_decision(console, grows, asked.at)),
+        "demo.svg": draw("make demo", 100, lambda console: console.print(screen.render())),
+        "status.svg": draw("autoscaler status", 80, lambda console: show_status(console, last, last.at)),
+        "explain.svg": draw("autoscaler explain demo", 80, lambda console: show_decision(console, grows, asked.at)),
     }
 
 
@@ -163,12 +163,12 @@ def _decision(snapshot: Snapshot) -> Decision | None:
     return None if group is None else group.decision
 
 
-def draw(title: str, print_to: Callable[[Console], None]) -> str:
-    """Draw what is printed on a terminal of 80 columns."""
+def draw(title: str, columns: int, print_to: Callable[[Console], None]) -> str:
+    """Draw what is printed on a terminal."""
     console = Console(
         file=io.StringIO(),
         record=True,
-        width=COLUMNS,
+        width=columns,
         force_terminal=True,
         color_system="truecolor",
         highlight=False,

@@ -17,24 +17,23 @@ import structlog
 from autoscaler.chronicle import Chronicle
 from autoscaler.config import Config, read_secret
 from autoscaler.control.server import ControlServer
-from autoscaler.core.decision import Decision
-from autoscaler.core.errors import AutoscalerError, ControlError, StoreError
+from autoscaler.core.errors import AutoscalerError, StoreError
 from autoscaler.core.memory import Memory
-from autoscaler.core.observation import Change, HostInventory, Request
+from autoscaler.core.observation import HostInventory
 from autoscaler.core.policy import Policy, addressed_groups, metrics_of, pools_of, queries_of, wanted_by
 from autoscaler.core.ports import Hypervisor
-from autoscaler.core.snapshot import GroupStatus, ReloadStatus, Snapshot, TickStatus, Totals
+from autoscaler.core.snapshot import ReloadStatus, Snapshot, TickStatus, Totals
 from autoscaler.core.status import (
     Finished,
     accumulate,
     group_statuses,
     host_statuses,
     image_launches,
-    refuse_change,
     room_statuses,
     wanted_traffic,
 )
 from autoscaler.core.step import step
+from autoscaler.desk import Desk
 from autoscaler.executor import Executor
 from autoscaler.exporter.collector import make_registry
 from autoscaler.external.balancers import Balancers, refuse_lacking_slots
@@ -49,7 +48,8 @@ from autoscaler.notify import lengthen_watchdog, notify, notify_reloading
 from autoscaler.policy.calendar import Calendar
 from autoscaler.policy.load import load_directory
 from autoscaler.sampler import Sampler
-from autoscaler.store import Event, History, Journal, TickRecord
+from autoscaler.store import Journal, TickRecord
+from autoscaler.tick_log import TickLog
 from autoscaler.ticker import Ticker
 from autoscaler.web.server import WebServer
 from autoscaler.world import World
@@ -67,12 +67,10 @@ _PRUNE_EVERY_SECONDS = 3600.0
 COLLECTOR_THRESHOLDS = (5_000, 10, 50)
 """A tick makes and drops many small values without cycles: Python's default looks through all of them again and again,
 and the more groups there are the longer each look takes."""
-_MOST_EVENTS = 500
-_HISTORY_SECONDS = 6 * 3600.0
 
 
 class Daemon:
-    """Everything that lives as long as the process; implements the control socket's backend."""
+    """Everything that lives as long as the process."""
 
     def __init__(self, config: Config, policies: tuple[Policy, ...], journal: Journal) -> None:
         self._config = config
@@ -83,8 +81,8 @@ class Daemon:
         self._events: queue.SimpleQueue[str | BaseException] = queue.SimpleQueue()
         self._reload_lock = threading.Lock()
         self._tick_lock = threading.Lock()
-        self._hosts = _HostLines()
         self._chronicle = Chronicle(journal)
+        self._tick_log = TickLog(self._chronicle)
         self._pruned_at = 0.0
         self._number = 0
         self._ready = False
@@ -128,7 +126,7 @@ class Daemon:
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT. Raises what a worker or the tick raised if that was a bug."""
         web = WebServer(self._config.listen.host, self._config.listen.port, self.snapshot, make_registry(self.snapshot))
-        control = ControlServer(self._config.control_socket, self)
+        control = ControlServer(self._config.control_socket, self._desk())
         web.start()
         control.start()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -178,70 +176,20 @@ class Daemon:
                 return
             self.reload(event)
 
-    # The control socket's backend
+    def _desk(self) -> Desk:
+        return Desk(
+            self._journal,
+            self._chronicle,
+            snapshot=self.snapshot,
+            policies=lambda: self._policies,
+            reload=self.reload,
+            adopt=self._executor.adopt,
+            wake=self._ticker.wake,
+        )
 
     def snapshot(self) -> Snapshot:
         """Give what the last finished tick left."""
         return self._snapshot
-
-    def change(self, by: str, group: str, change: Change, count: int | None, for_seconds: float | None) -> Request:
-        """Note an operator's request for the next tick. Raises ControlError where it cannot be granted."""
-        if change is Change.DELETE:
-            self._refuse_deletion(group)
-        else:
-            size = self._policy(group).size
-            if change is Change.SCALE and (count is None or not size.min <= count <= size.max):
-                bounds = f"{size.min} to {size.max}"
-                raise ControlError(
-                    f"group {group} can be scaled to {bounds} instances; change size in its policy for more"
-                )
-        return self._request(Request(0, time.time(), by, group, change, count, for_seconds))
-
-    def change_instance(self, by: str, instance: str, change: Change, for_seconds: float | None) -> Request:
-        """Note an operator's request about one instance. Raises ControlError where there is no such instance."""
-        group = refuse_change(self._snapshot, instance, change)
-        return self._request(Request(0, time.time(), by, group, change, None, for_seconds, instance))
-
-    def _request(self, asked: Request) -> Request:
-        request = self._journal.add_request(
-            asked.at, asked.by, asked.group, asked.change, asked.count, asked.for_seconds, asked.instance
-        )
-        self._chronicle.request(request)
-        self._ticker.wake()
-        return request
-
-    def _refuse_deletion(self, group: str) -> None:
-        """Raise ControlError for a group that has a policy, or nothing to delete."""
-        if any(policy.group == group for policy in self._policies):
-            raise ControlError(
-                f"group {group} has a policy, which would make its instances anew; "
-                "take its file out of the policies folder and run `autoscaler reload` first"
-            )
-        if all(status.group != group for status in self._snapshot.groups):
-            raise ControlError(f"there is no group {group} with instances; `autoscaler status` lists the groups")
-
-    def explain(self, group: str, at: float | None) -> Decision:
-        """Give the decision of the last tick, or of the one at a time. Raises ControlError where there is none."""
-        for status in self._snapshot.groups:
-            if at is None and status.group == group and status.decision is not None:
-                return status.decision
-        decision = self._journal.decision_at(group, at)
-        if decision is None:
-            self._policy(group)
-            raise ControlError(f"no decision of group {group} is recorded for that time")
-        return decision
-
-    def events(self, group: str | None, since: float | None, after: int) -> tuple[Event, ...]:
-        """Give the newest events, oldest of them first."""
-        return self._journal.events(since, group, _MOST_EVENTS, after)
-
-    def history(self, group: str, since: float | None) -> History:
-        """Give what became of a group. Raises ControlError where nothing is known of it."""
-        now = time.time()
-        history = self._journal.history(group, now - _HISTORY_SECONDS if since is None else min(since, now), now)
-        if not history.decisions and not history.loads:
-            self._policy(group)
-        return history
 
     def reload(self, by: str) -> ReloadStatus:
         """Read the policy files again; wrong ones are refused as a whole and the old ones run on."""
@@ -255,18 +203,6 @@ class Daemon:
                 notify("READY=1")
         self._ticker.wake()
         return status
-
-    def accept_ledger(self, by: str) -> None:
-        """Delete what is left over again, after the ledger was lost, with the volumes of all instances in it.
-
-        Raises ControlError when it was not lost, HypervisorError when a host does not answer.
-        """
-        if not self._journal.pending().ledger_lost:
-            raise ControlError("the ledger was not lost, or has been accepted already: there is nothing to accept")
-        self._executor.adopt()
-        self._journal.accept_ledger()
-        log.info("ledger accepted, what is left over is collected again", by=by)
-        self._ticker.wake()
 
     def _read_policies(self, by: str) -> ReloadStatus:
         try:
@@ -282,13 +218,6 @@ class Daemon:
         self._policies = policies
         log.info("policies reloaded", by=by, policies=len(policies))
         return ReloadStatus(ok=True, at=time.time())
-
-    def _policy(self, group: str) -> Policy:
-        for policy in self._policies:
-            if policy.group == group:
-                return policy
-        known = ", ".join(policy.group for policy in self._policies) or "none"
-        raise ControlError(f"no policy for group {group}; groups with a policy: {known}")
 
     # The tick
 
@@ -336,7 +265,7 @@ class Daemon:
         self._webhooks.send([of_transition(transition) for transition in result.transitions])
         finished = Finished(policies, observation, result, intents)
         self._tell_others(finished)
-        self._log_changes(finished)
+        self._tick_log.write(finished, self._snapshot.groups)
         self._publish(finished, TickStatus(self._number, at, time.monotonic() - began, lateness_seconds))
         return True
 
@@ -388,57 +317,6 @@ class Daemon:
         if abs(at - self._pruned_at) >= _PRUNE_EVERY_SECONDS:
             self._journal.prune(at)
             self._pruned_at = at
-
-    def _log_changes(self, finished: Finished) -> None:
-        """Log a line per change and none for a quiet tick."""
-        self._hosts.log(finished)
-        self._chronicle.hosts(finished.observation.at, host_statuses(finished.observation))
-        self._chronicle.figures(finished.observation)
-        for each in finished.result.transitions:
-            log.info(
-                "instance changed",
-                group=each.group,
-                instance=each.instance,
-                before=each.before.value if each.before is not None else None,
-                after=each.after.value,
-                reason=each.reason.value,
-            )
-        before: dict[str, GroupStatus] = {status.group: status for status in self._snapshot.groups}
-        for decision in finished.result.decisions:
-            self._chronicle.capacity(decision)
-            codes = [reason.code.value for reason in decision.reasons]
-            known = before.get(decision.group)
-            previous = known.decision if known is not None else None
-            if decision.admitted != decision.current and (previous is None or decision.admitted != previous.admitted):
-                self._chronicle.scaled(decision)
-                log.info(
-                    "group scaled",
-                    group=decision.group,
-                    before=decision.current,
-                    admitted=decision.admitted,
-                    recommended=decision.recommended,
-                    reasons=codes or [wish.reason.code.value for wish in decision.recommendations],
-                )
-                continue
-            if codes != ([reason.code.value for reason in previous.reasons] if previous is not None else []):
-                log.info("decision changed", group=decision.group, admitted=decision.admitted, reasons=codes)
-
-
-class _HostLines:
-    """Logs a host's hypervisor when it goes and when it comes back."""
-
-    def __init__(self) -> None:
-        self._why: dict[str, str | None] = {}
-
-    def log(self, finished: Finished) -> None:
-        """Compare with the tick before."""
-        for status in host_statuses(finished.observation):
-            before = self._why.get(status.host, "")
-            if status.why is not None and before in {None, ""}:
-                log.error("host does not answer, its groups are held", host=status.host, why=status.why)
-            elif status.why is None and before is not None:
-                log.info("host answers", host=status.host)
-            self._why[status.host] = status.why
 
 
 def _prometheus(config: Config) -> Prometheus | None:

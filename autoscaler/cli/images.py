@@ -50,3 +50,6 @@ def lint(ctx: click.Context, file: Path, largest_bytes: int, as_json: bool) -> N
     else:
         found = show_findings(console(), findings)
     ctx.exit(1 if any(finding.level is Level.ERROR for finding in found) else 0)
+
+
+COMMANDS: tuple[click.Command, ...] = (image,)

@@ -1,15 +1,125 @@
-"""Commands that change the life of instances and groups."""
+"""Commands that change what the daemon does: for it all, for groups, for single instances."""
 
 from typing import Any
 
 import click
 
 from autoscaler.cli import arguments
-from autoscaler.cli.main import DEFAULT_HOLD, ask, config_option, confirm, json_option
+from autoscaler.cli.command import DEFAULT_HOLD, ask, config_option, confirm, json_option, print_json
 from autoscaler.codec import decode
 from autoscaler.core.observation import Request
-from autoscaler.core.snapshot import Snapshot
-from autoscaler.reasons import duration, moment
+from autoscaler.core.snapshot import ReloadStatus, Snapshot
+from autoscaler.reasons import clock, duration, moment
+
+
+@click.command()
+@click.argument("group")
+@click.argument("count", metavar="N|auto", callback=arguments.count_or_auto)
+@click.option(
+    "--for",
+    "for_seconds",
+    metavar="DURATION",
+    callback=arguments.duration,
+    help=f"How long to hold it: 90s, 5m, 2h.  [default: {DEFAULT_HOLD}]",
+)
+@json_option
+@config_option
+@click.pass_context
+def scale(ctx: click.Context, group: str, count: int | str, for_seconds: float | None, as_json: bool) -> None:
+    """Hold a group at N instances, or let its policy decide.
+
+    Example: autoscaler scale web 3 --for 2h
+    """
+    if count == "auto" and for_seconds is not None:
+        raise click.UsageError("--for has no meaning with auto")
+    data = ask(ctx, "scale", group=group, count=count, for_seconds=for_seconds)
+    confirm(data, _scaled(decode(data, Request)), as_json)
+
+
+def _scaled(accepted: Request) -> str:
+    if accepted.count is None:
+        return f"{accepted.group} follows its policy again"
+    held = accepted.for_seconds or 0
+    return (
+        f"{accepted.group} is held at {accepted.count} until {clock(accepted.at + held)} (for {duration(held)}); "
+        f"`autoscaler scale {accepted.group} auto` ends it sooner"
+    )
+
+
+@click.command()
+@click.argument("group")
+@json_option
+@config_option
+@click.pass_context
+def pause(ctx: click.Context, group: str, as_json: bool) -> None:
+    """Stop acting for a group; its instances run on.
+
+    Example: autoscaler pause web
+    """
+    data = ask(ctx, "pause", group=group)
+    confirm(data, f"{group} is paused: nothing is done for it until `autoscaler resume {group}`", as_json)
+
+
+@click.command()
+@click.argument("group")
+@json_option
+@config_option
+@click.pass_context
+def resume(ctx: click.Context, group: str, as_json: bool) -> None:
+    """Act for a paused group again.
+
+    Example: autoscaler resume web
+    """
+    data = ask(ctx, "resume", group=group)
+    confirm(data, f"{group} is acted for again", as_json)
+
+
+@click.command()
+@json_option
+@config_option
+@click.pass_context
+def reload(ctx: click.Context, as_json: bool) -> None:
+    """Read the policy files again, and wait for the answer.
+
+    Wrong files are refused as a whole, and the policies it has run on.
+
+    Example: autoscaler reload
+    """
+    data = ask(ctx, "reload")
+    result = decode(data, ReloadStatus)
+    if as_json:
+        print_json(data)
+    elif result.ok:
+        click.echo(f"policies read again at {clock(result.at)}")
+    else:
+        click.echo(f"{result.error}\nreload refused: the earlier policies run on", err=True)
+    ctx.exit(0 if result.ok else 1)
+
+
+@click.group()
+def ledger() -> None:
+    """Deal with the ledger of the volumes that are the autoscaler's.
+
+    Example: autoscaler ledger accept
+    """
+
+
+@ledger.command()
+@json_option
+@config_option
+@click.pass_context
+def accept(ctx: click.Context, as_json: bool) -> None:
+    """Let volumes that are left over be deleted again, after a journal was lost.
+
+    The instances that are there, adopted by their metadata, are written into it
+    with their volumes; every host has to answer for that. Volumes of the lost
+    ledger that no instance uses are not known any more, and never deleted: look
+    for them in the pools.
+
+    Example: autoscaler ledger accept
+    """
+    data = ask(ctx, "accept_ledger")
+    confirm(data, "the ledger is taken as it is: what is left over is collected again", as_json)
 
 
 @click.command()
@@ -127,4 +237,16 @@ def _instances(ctx: click.Context, name: str) -> str:
     return f"{len(listed)} instance{'' if len(listed) == 1 else 's'}"
 
 
-COMMANDS: tuple[click.Command, ...] = (protect, unprotect, detach, attach, reset, group_commands)
+COMMANDS: tuple[click.Command, ...] = (
+    scale,
+    pause,
+    resume,
+    reload,
+    protect,
+    unprotect,
+    detach,
+    attach,
+    reset,
+    group_commands,
+    ledger,
+)

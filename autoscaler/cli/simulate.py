@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from autoscaler import config
 from autoscaler.cli import arguments
-from autoscaler.cli.main import config_option, json_option
+from autoscaler.cli.command import config_option, json_option
 from autoscaler.cli.show_simulation import show_contest, show_rehearsals
 from autoscaler.core.errors import AutoscalerError, PolicyError
 from autoscaler.core.policy import Policy
@@ -327,3 +327,6 @@ def record(ctx: click.Context, since: float | None, out: Path, group: str | None
         f"{out}: {len(load.times)} rows of group {name}, from {clock(load.times[0])} to {clock(load.times[-1])}; "
         f"{_hidden(seen)}"
     )
+
+
+COMMANDS: tuple[click.Command, ...] = (simulate, record)

@@ -157,7 +157,7 @@ class AgentProber:
 
 
 def ping(connection: libvirt.virConnect, uuid: str) -> bool | None:
-    """Ping one domain's agent; None where it has no agent channel."""
+    """Ping one domain's agent; None where it has no agent channel. Raises libvirtError where nobody could ask it."""
     domain = connection.lookupByUUIDString(uuid)
     connected = agent_connected(domain.XMLDesc())
     if not connected:
@@ -165,7 +165,15 @@ def ping(connection: libvirt.virConnect, uuid: str) -> bool | None:
     try:
         libvirt_qemu.qemuAgentCommand(domain, '{"execute":"guest-ping"}', _PING_SECONDS, 0)
     except libvirt.libvirtError as error:
+        if _refused(error):
+            return True
         if is_code(error, libvirt.VIR_ERR_AGENT_UNRESPONSIVE):
             return False
         raise
     return True
+
+
+def _refused(error: libvirt.libvirtError) -> bool:
+    """Whether the agent said that it may not be pinged; libvirt has no code for that, only the agent's words."""
+    of_qemu = error.get_error_domain() == libvirt.VIR_FROM_QEMU
+    return of_qemu and is_code(error, libvirt.VIR_ERR_INTERNAL_ERROR) and "'guest-ping'" in str(error)

@@ -102,6 +102,35 @@ def test_an_instance_from_golden_image_to_nothing_left(
     assert pool.files() == {GOLDEN}
 
 
+_WITHOUT_PING = """
+sed -i 's/qemu-ga -m/qemu-ga --blacklist=guest-ping -m/' /etc/inittab
+kill -HUP 1
+killall qemu-ga
+"""
+
+
+def test_an_agent_that_may_not_be_pinged_has_answered(
+    hypervisor: HypervisorFactory, controller: str, pool: Pool, virt: libvirt.virConnect
+) -> None:
+    host = hypervisor()
+    define(host, clone_in(pool), controller)
+    host.start(INSTANCE)
+    wait_until(lambda: answers(host), 40, "the guest's agent answers")
+    domain = virt.lookupByName(INSTANCE)
+    agent(domain, "guest-exec", path="/bin/sh", arg=["-c", _WITHOUT_PING])
+
+    def refuses() -> bool:
+        try:
+            agent(domain, "guest-ping")
+        except libvirt.libvirtError as error:
+            return "has been disabled" in str(error)
+        return False
+
+    wait_until(refuses, 40, "the guest's agent refuses to be pinged")
+    asked_anew = hypervisor()
+    wait_until(lambda: answers(asked_anew), 10, "the refusal is taken for an answer")
+
+
 def _backing_file(pool: Pool, volume: VolumeRef) -> str:
     info = subprocess.run(
         ["qemu-img", "info", "--output=json", pool.path / volume.name], capture_output=True, check=True

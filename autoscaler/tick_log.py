@@ -1,0 +1,71 @@
+"""What a tick changed: a line in the log and an event per change, and none for a quiet tick."""
+
+from collections.abc import Sequence
+
+import structlog
+
+from autoscaler.chronicle import Chronicle
+from autoscaler.core.decision import Decision
+from autoscaler.core.snapshot import GroupStatus, HostStatus
+from autoscaler.core.status import Finished, host_statuses
+from autoscaler.core.transition import Transition
+
+log = structlog.get_logger(__name__)
+
+
+class TickLog:
+    """Compares each tick with the one before."""
+
+    def __init__(self, chronicle: Chronicle) -> None:
+        self._chronicle = chronicle
+        self._why: dict[str, str | None] = {}
+
+    def write(self, finished: Finished, before: Sequence[GroupStatus]) -> None:
+        """Write what changed; `before` is what the tick before left of the groups."""
+        statuses = host_statuses(finished.observation)
+        self._hosts(statuses)
+        self._chronicle.hosts(finished.observation.at, statuses)
+        self._chronicle.figures(finished.observation)
+        _transitions(finished.result.transitions)
+        known = {status.group: status.decision for status in before}
+        for decision in finished.result.decisions:
+            self._chronicle.capacity(decision)
+            self._decision(decision, known.get(decision.group))
+
+    def _hosts(self, statuses: Sequence[HostStatus]) -> None:
+        """Log a host's hypervisor when it goes and when it comes back."""
+        for status in statuses:
+            before = self._why.get(status.host, "")
+            if status.why is not None and before in {None, ""}:
+                log.error("host does not answer, its groups are held", host=status.host, why=status.why)
+            elif status.why is None and before is not None:
+                log.info("host answers", host=status.host)
+            self._why[status.host] = status.why
+
+    def _decision(self, decision: Decision, previous: Decision | None) -> None:
+        codes = [reason.code.value for reason in decision.reasons]
+        if decision.admitted != decision.current and (previous is None or decision.admitted != previous.admitted):
+            self._chronicle.scaled(decision)
+            log.info(
+                "group scaled",
+                group=decision.group,
+                before=decision.current,
+                admitted=decision.admitted,
+                recommended=decision.recommended,
+                reasons=codes or [wish.reason.code.value for wish in decision.recommendations],
+            )
+            return
+        if codes != ([reason.code.value for reason in previous.reasons] if previous is not None else []):
+            log.info("decision changed", group=decision.group, admitted=decision.admitted, reasons=codes)
+
+
+def _transitions(transitions: Sequence[Transition]) -> None:
+    for each in transitions:
+        log.info(
+            "instance changed",
+            group=each.group,
+            instance=each.instance,
+            before=each.before.value if each.before is not None else None,
+            after=each.after.value,
+            reason=each.reason.value,
+        )

@@ -8,10 +8,12 @@ import argparse
 import io
 import json
 import math
+import os
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -133,6 +135,22 @@ def record(console: Console) -> None:
     TAPE.write_text("".join(f"{json.dumps(frame, separators=(',', ':'))}\n" for frame in recorder.frames))
 
 
+@contextmanager
+def in_utc() -> Iterator[None]:
+    """Print times as UTC, wherever the pictures are drawn."""
+    before = os.environ.get("TZ")
+    os.environ["TZ"] = "UTC"
+    time.tzset()
+    try:
+        yield
+    finally:
+        os.environ.pop("TZ")
+        if before is not None:
+            os.environ["TZ"] = before
+        time.tzset()
+
+
+@in_utc()
 def pictures() -> dict[str, str]:
     """Draw what the terminal showed: SVG by the name of its file in docs."""
     frames = [json.loads(line) for line in TAPE.read_text().splitlines()]

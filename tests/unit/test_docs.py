@@ -1,5 +1,6 @@
 """The documentation's links, words and examples, and the site that is made of it."""
 
+import io
 import json
 import re
 import shlex
@@ -18,10 +19,15 @@ import pytest
 import yaml
 from markdown_it.token import Token
 from mdit_py_plugins.anchors.index import slugify
+from rich.console import Console
 
 from autoscaler import config
 from autoscaler.cli import main
+from autoscaler.cli.show_decision import show_decision
+from autoscaler.codec import parse
+from autoscaler.core.decision import Decision
 from autoscaler.policy.load import load_file, schema
+from deploy.demo.pictures import in_utc, pictures
 from tests.support.guide import PAGES, ROOT, Block, Shell, blocks, is_shown, prompts, tokens
 
 TEXTS = (*PAGES, ROOT / "CHANGELOG.md")
@@ -261,3 +267,22 @@ def take(command: click.Command, words: list[str]) -> None:
 def test_a_command_that_is_not_ours_is_found(words: list[str]) -> None:
     with pytest.raises(click.UsageError):
         take(main, words)
+
+
+# --- pictures --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["demo.svg", "status.svg", "explain.svg"])
+def test_the_pictures_are_as_the_commands_print(name: str) -> None:
+    assert (ROOT / "docs" / name).read_text() == pictures()[name], "draw them anew: make pictures"
+
+
+def test_the_example_of_a_decision_is_as_explain_prints_it() -> None:
+    (block,) = blocks(ROOT / "docs/decisions.md", "text")
+    assert block.note == "docs/pictures/explained.json"
+    decision = parse((ROOT / block.note).read_text(), Decision)
+    console = Console(file=io.StringIO(), width=80, highlight=False, markup=False)
+    with in_utc():
+        show_decision(console, decision, decision.at + 2)
+    assert isinstance(console.file, io.StringIO)
+    assert block.text == console.file.getvalue()

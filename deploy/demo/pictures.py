@@ -1,6 +1,6 @@
 """Draw the pictures of the README and the documentation: `make pictures`.
 
-What the terminal shows is drawn by the code that prints it, from docs/pictures/demo.json: a recording of the demo, of
+What the terminal shows is drawn by the code that prints it, from what docs/pictures holds: a recording of the demo, of
 real guests, up to the moment when the group had grown. `make pictures RECORD=1` plays and records the demo anew.
 """
 
@@ -24,7 +24,7 @@ from rich.terminal_theme import SVG_EXPORT_THEME
 
 from autoscaler.cli.show_decision import show_decision
 from autoscaler.cli.show_status import show_status
-from autoscaler.codec import decode, encode
+from autoscaler.codec import decode, encode, parse
 from autoscaler.core.decision import Decision
 from autoscaler.core.snapshot import Snapshot
 from autoscaler.core.transition import InstanceState
@@ -153,32 +153,29 @@ def in_utc() -> Iterator[None]:
 @in_utc()
 def pictures() -> dict[str, str]:
     """Draw what the terminal showed: SVG by the name of its file in docs."""
-    frames = [json.loads(line) for line in TAPE.read_text().splitlines()]
     screen = Screen(ADDRESS)
-    asked: Snapshot | None = None
-    for frame in frames:
+    for frame in map(json.loads, TAPE.read_text().splitlines()):
         if "say" in frame:
             screen.say(frame["say"])
-            continue
-        snapshot = decode(frame["snapshot"], Snapshot)
-        screen.show(snapshot, frame["burning"])
-        decision = _decision(snapshot)
-        if decision is not None and decision.admitted > decision.current > 0:
-            asked = snapshot
-    assert asked is not None, "the recording has no scale-out"
-    last = snapshot
-    grows = _decision(asked)
-    assert grows is not None
+        else:
+            last = decode(frame["snapshot"], Snapshot)
+            screen.show(last, frame["burning"])
+    decision = explained()
     return {
-        "demo.svg": draw("make demo", 100, lambda console: console.print(screen.render())),
+        "demo.svg": draw("make demo", 106, lambda console: console.print(screen.render())),
         "status.svg": draw("autoscaler status", 80, lambda console: show_status(console, last, last.at)),
-        "explain.svg": draw("autoscaler explain demo", 80, lambda console: show_decision(console, grows, asked.at)),
+        "explain.svg": draw("autoscaler explain demo", 80, lambda console: explain(console, decision)),
     }
 
 
-def _decision(snapshot: Snapshot) -> Decision | None:
-    group = find_group(snapshot)
-    return None if group is None else group.decision
+def explained() -> Decision:
+    """Give a decision of an earlier demo, which docs/decisions.md goes through."""
+    return parse((DOCS / "pictures/explained.json").read_text(), Decision)
+
+
+def explain(console: Console, decision: Decision) -> None:
+    """Print a decision as it was printed two seconds after it was made."""
+    show_decision(console, decision, decision.at + 2)
 
 
 def draw(title: str, columns: int, print_to: Callable[[Console], None]) -> str:

@@ -24,6 +24,16 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 MARKDOWN = MarkdownIt("commonmark").enable("table")
 
+_POLICY = (ROOT / "policies/web.yaml").read_text()
+_LOAD = "timestamp,value\n" + "".join(f"{60 * minute},{200 + 150 * (minute % 40 > 20)}\n" for minute in range(240))
+FILES = {
+    "README.md": {"web.yaml": _POLICY, "careful.yaml": _POLICY.replace("target: 60%", "target: 45%")},
+    "docs/simulate.md": {"web.yaml": _POLICY, "monday.csv": _LOAD},
+    "docs/traffic.md": {},
+    "docs/webhooks.md": {},
+}
+"""The pages whose commands go to a service that runs, with what lies in the reader's folder."""
+
 _NOTE = re.compile(r"<!--\s*(.*?)\s*-->\s*", re.DOTALL)
 _MARK = "--- the block has ended ---"
 _PATIENCE_SECONDS = 150.0

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.guide import ROOT, Shell, blocks
+from tests.support.guide import FILES, ROOT, Shell, blocks
 from tests.support.service import Service
 
 pytestmark = [pytest.mark.real, pytest.mark.serial, pytest.mark.slow, pytest.mark.timeout(900)]
@@ -14,16 +14,6 @@ SOURCES = ("autoscaler", "deploy", "docs", "policies", "systemd", "LICENSE", "Ma
 OFFLINE = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "/cache/wheels", "PIP_NO_CACHE_DIR": "1"}
 LEFT_OUT = Path("/run/systemd")
 """Where systemd itself notes what it has run."""
-
-POLICY = (ROOT / "policies/web.yaml").read_text()
-LOAD = "timestamp,value\n" + "".join(f"{60 * minute},{200 + 150 * (minute % 40 > 20)}\n" for minute in range(240))
-FILES = {
-    "README.md": {"web.yaml": POLICY, "careful.yaml": POLICY.replace("target: 60%", "target: 45%")},
-    "docs/simulate.md": {"web.yaml": POLICY, "monday.csv": LOAD},
-    "docs/traffic.md": {},
-    "docs/webhooks.md": {},
-}
-"""The pages whose commands go to a service that runs, with what lies in the reader's folder."""
 
 
 def give_sudo(service: Service) -> None:

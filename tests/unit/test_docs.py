@@ -5,6 +5,7 @@ import json
 import re
 import shlex
 import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -23,12 +24,9 @@ from rich.console import Console
 
 from autoscaler import config
 from autoscaler.cli import main
-from autoscaler.cli.show_decision import show_decision
-from autoscaler.codec import parse
-from autoscaler.core.decision import Decision
 from autoscaler.policy.load import load_file, schema
-from deploy.demo.pictures import in_utc, pictures
-from tests.support.guide import PAGES, ROOT, Block, Shell, blocks, is_shown, prompts, tokens
+from deploy.demo.pictures import explain, explained, in_utc, pictures
+from tests.support.guide import FILES, PAGES, ROOT, Block, Shell, blocks, is_shown, prompts, tokens
 
 TEXTS = (*PAGES, ROOT / "CHANGELOG.md")
 of_every_text = pytest.mark.parametrize("page", TEXTS, ids=lambda page: page.name)
@@ -120,6 +118,14 @@ def words_not_used() -> dict[str, re.Pattern[str]]:
     return {word: re.compile(rf"(?<![\w-]){word}s?(?![\w-])".replace(" ", r"\s+"), re.IGNORECASE) for word in words}
 
 
+SAID = [*sorted((ROOT / "tests/golden").glob("cli_*.txt")), ROOT / "tests/golden/reasons.txt"]
+
+
+@pytest.mark.parametrize("said", SAID, ids=lambda path: path.stem)
+def test_the_commands_say_it_as_the_pages_do(said: Path) -> None:
+    assert [word for word, pattern in words_not_used().items() if pattern.search(said.read_text())] == []
+
+
 @of_every_text
 def test_one_thing_has_one_name(page: Path) -> None:
     if page.name in OTHERS_WORDS:
@@ -203,6 +209,21 @@ def test_every_command_is_run_or_excepted_with_a_reason() -> None:
     assert [str(block) for block in examples("sh", "console") if block.note is not None and not block.not_run] == []
 
 
+def test_the_guide_to_rehearsals(tmp_path: Path) -> None:
+    """The one guide that needs no host; tests/systemd/test_guides.py runs the others."""
+    page = ROOT / "docs/simulate.md"
+    for name, text in FILES["docs/simulate.md"].items():
+        (tmp_path / name).write_text(text)
+    shell = Shell("bash", "--noprofile", "--norc")
+    try:
+        shell.run(f"cd {tmp_path}; PATH={Path(sys.executable).parent}:$PATH", "the test")
+        for block in blocks(page, "sh", "console"):
+            shell.follow(block)
+    finally:
+        shell.close()
+    assert "web" in (tmp_path / "monday.html").read_text()
+
+
 def test_what_a_page_shows_is_looked_for_in_order() -> None:
     output = "  web: 3 ready of 3\n\nINSTANCE   STATE\nweb-1a    ready   5 s\n"
     assert is_shown(["web: 3 ready of 3", "web-… ready …"], output)
@@ -279,10 +300,8 @@ def test_the_pictures_are_as_the_commands_print(name: str) -> None:
 
 def test_the_example_of_a_decision_is_as_explain_prints_it() -> None:
     (block,) = blocks(ROOT / "docs/decisions.md", "text")
-    assert block.note == "docs/pictures/explained.json"
-    decision = parse((ROOT / block.note).read_text(), Decision)
     console = Console(file=io.StringIO(), width=80, highlight=False, markup=False)
     with in_utc():
-        show_decision(console, decision, decision.at + 2)
+        explain(console, explained())
     assert isinstance(console.file, io.StringIO)
     assert block.text == console.file.getvalue()

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
 
@@ -21,6 +21,7 @@ from autoscaler.policy.values import (
     WrongValueError,
     between,
     found,
+    http_url,
     one_of,
     read_duration,
     read_flag,
@@ -214,23 +215,14 @@ def _uri(value: object) -> str:
     return value
 
 
-def _web_url(value: object) -> str:
-    parts = _split(value) if isinstance(value, str) and value.isprintable() and " " not in value else None
-    if parts is not None and "@" in parts.netloc:
-        # Not repeated, for the same reason.
-        raise WrongValueError("holds a user or password; write a bearer token into a file and name it in token_file")
-    if parts is None or parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
-        raise WrongValueError(f"must be a URL such as http://127.0.0.1:9090, not {found(value)}")
-    return str(value)
+def _server_url(value: object) -> str:
+    url = _server(value)
+    if urlsplit(url).query or urlsplit(url).fragment:
+        raise WrongValueError(f"must be the address of a server, without ? and #, not {found(url)}")
+    return url
 
 
-def _split(url: str) -> SplitResult | None:
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:  # no port, or no IPv6 address
-        return None
-    return None if port == 0 else parts
+_server = http_url("http://127.0.0.1:9090", "write a bearer token into a file and name it in token_file")
 
 
 def _listen(value: object) -> Listen:
@@ -349,7 +341,7 @@ class _WebhookSection(Section):
 
 
 class _PrometheusSection(Section):
-    url: Annotated[str, BeforeValidator(_web_url)]
+    url: Annotated[str, BeforeValidator(_server_url)]
     timeout: Annotated[float, BeforeValidator(read_duration), AfterValidator(between(0.1, 60.0, write_duration))] = 5.0
     ca_file: _FilePath | None = None
     token_file: _FilePath | None = None

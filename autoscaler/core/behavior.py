@@ -5,7 +5,7 @@ Bounds, windows, rates, projected load and cooldowns.
 Every limiter returns the count it lets through and, where it changed it, the reason.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 
@@ -69,57 +69,73 @@ def bound(wanted: int, size: Size) -> Limited:
     return wanted, ()
 
 
+@dataclass(frozen=True, slots=True)
+class _Direction:
+    """Which way a count is to change, and what slows it there."""
+
+    name: str
+    limits: DirectionLimits
+    sign: int
+    """What an instance more, or less, adds to the count."""
+
+    def nearest(self, counts: Iterable[int]) -> int:
+        """Choose the count that goes least far in this direction."""
+        return (min if self.sign > 0 else max)(counts)
+
+    def farthest(self, counts: Iterable[int]) -> int:
+        """Choose the count that goes farthest in this direction."""
+        return (max if self.sign > 0 else min)(counts)
+
+    def beyond(self, count: int, other: int) -> bool:
+        """Whether a count goes farther in this direction than another."""
+        return (count - other) * self.sign > 0
+
+
+def _direction(wanted: int, situation: Situation) -> _Direction:
+    behavior = situation.policy.behavior
+    if wanted > situation.current:
+        return _Direction("out", behavior.scale_out, 1)
+    return _Direction("in", behavior.scale_in, -1)
+
+
 def _limit_out(wanted: int, situation: Situation) -> Limited:
-    limits, current = situation.policy.behavior.scale_out, situation.current
-    if not limits.enabled:
-        return current, (because(ReasonCode.SCALE_OUT_OFF, wanted=wanted),)
-    reasons: tuple[Reason, ...] = ()
-    for limiter in (_stabilize_out, _rate_out, _cool_down_out):
-        if wanted == current:
-            break
-        wanted, more = limiter(wanted, situation)
-        reasons += more
-    return wanted, reasons
+    if not situation.policy.behavior.scale_out.enabled:
+        return situation.current, (because(ReasonCode.SCALE_OUT_OFF, wanted=wanted),)
+    return _slow(wanted, situation, (_stabilize, _rate, _cool_down))
 
 
 def _limit_in(wanted: int, situation: Situation) -> Limited:
-    current, limits = situation.current, situation.policy.behavior.scale_in
-    if not limits.enabled:
-        return current, (because(ReasonCode.SCALE_IN_OFF, wanted=wanted),)
+    if not situation.policy.behavior.scale_in.enabled:
+        return situation.current, (because(ReasonCode.SCALE_IN_OFF, wanted=wanted),)
     unread = _unread(wanted, situation)
     if unread is not None:
-        return current, (unread,)
+        return situation.current, (unread,)
+    return _slow(wanted, situation, (_stabilize, _project, _rate, _cool_down))
+
+
+def _slow(wanted: int, situation: Situation, limiters: Sequence[Callable[[int, Situation], Limited]]) -> Limited:
+    """Apply one limiter after another, until nothing is left of the change."""
     reasons: tuple[Reason, ...] = ()
-    for limiter in (_stabilize_in, _project, _rate_in, _cool_down_in):
-        if wanted == current:
+    for limiter in limiters:
+        if wanted == situation.current:
             break
         wanted, more = limiter(wanted, situation)
         reasons += more
     return wanted, reasons
 
 
-def _stabilize_out(wanted: int, situation: Situation) -> Limited:
-    limits, current = situation.policy.behavior.scale_out, situation.current
-    if limits.stabilization_seconds <= 0:
+def _stabilize(wanted: int, situation: Situation) -> Limited:
+    """Go no farther than the most careful wish of the window; nowhere while the window is not full."""
+    direction, current = _direction(wanted, situation), situation.current
+    if direction.limits.stabilization_seconds <= 0:
         return wanted, ()
-    wishes = _settled_wishes(situation, limits)
-    settled = max(current, min(wanted, *(wish.count for wish in wishes))) if wishes else current
+    wishes = _settled_wishes(situation, direction.limits)
+    careful = direction.nearest((wanted, *(wish.count for wish in wishes)))
+    settled = direction.farthest((current, careful)) if wishes else current
     if settled == wanted:
         return wanted, ()
-    lower = [wish for wish in wishes if wish.count < wanted]
-    return settled, (_stabilization("out", wanted, situation, limits, settled, lower),)
-
-
-def _stabilize_in(wanted: int, situation: Situation) -> Limited:
-    limits, current = situation.policy.behavior.scale_in, situation.current
-    if limits.stabilization_seconds <= 0:
-        return wanted, ()
-    wishes = _settled_wishes(situation, limits)
-    settled = min(current, max(wanted, *(wish.count for wish in wishes))) if wishes else current
-    if settled == wanted:
-        return wanted, ()
-    higher = [wish for wish in wishes if wish.count > wanted]
-    return settled, (_stabilization("in", wanted, situation, limits, settled, higher),)
+    held = [wish for wish in wishes if direction.beyond(wanted, wish.count)]
+    return settled, (_stabilization(direction, wanted, situation, settled, held),)
 
 
 def _project(wanted: int, situation: Situation) -> Limited:
@@ -138,33 +154,31 @@ def _project(wanted: int, situation: Situation) -> Limited:
     return count, (reason,)
 
 
-def _rate_out(wanted: int, situation: Situation) -> Limited:
-    limits, current = situation.policy.behavior.scale_out, situation.current
+def _rate(wanted: int, situation: Situation) -> Limited:
+    """Go no farther than the policy's rates let the count change within their periods."""
+    direction, current = _direction(wanted, situation), situation.current
+    limits = direction.limits
     if not limits.rates:
         return wanted, ()
-    bounds = []
-    for rate in limits.rates:
-        start = _before(rate, situation)
-        # A share of nothing would never leave zero.
-        most = start + rate.count if rate.count is not None else ceil(start * (1 + (rate.share or 0.0)) - _EPSILON)
-        bounds.append((max(most, 1), rate))
-    bound, rate = (max if limits.select is Select.MAX else min)(bounds, key=lambda entry: entry[0])
-    allowed = min(wanted, max(current, bound))
-    return allowed, () if allowed == wanted else (_limited_by_rate("out", wanted, allowed, rate, situation),)
+    bounds = {_bound(rate, direction, situation): rate for rate in reversed(limits.rates)}
+    choose = direction.farthest if limits.select is Select.MAX else direction.nearest
+    chosen = choose(bounds)
+    allowed = direction.nearest((wanted, direction.farthest((current, chosen))))
+    return allowed, () if allowed == wanted else (
+        _limited_by_rate(direction, wanted, allowed, bounds[chosen], situation),
+    )
 
 
-def _rate_in(wanted: int, situation: Situation) -> Limited:
-    limits, current = situation.policy.behavior.scale_in, situation.current
-    if not limits.rates:
-        return wanted, ()
-    bounds = []
-    for rate in limits.rates:
-        start = _before(rate, situation)
-        least = start - rate.count if rate.count is not None else int(start * (1 - (rate.share or 0.0)) + _EPSILON)
-        bounds.append((least, rate))
-    bound, rate = (min if limits.select is Select.MAX else max)(bounds, key=lambda entry: entry[0])
-    allowed = max(wanted, min(current, bound))
-    return allowed, () if allowed == wanted else (_limited_by_rate("in", wanted, allowed, rate, situation),)
+def _bound(rate: Rate, direction: _Direction, situation: Situation) -> int:
+    start = _before(rate, situation)
+    if rate.count is not None:
+        bound = start + direction.sign * rate.count
+    else:
+        # A part of an instance counts as a whole one, so that a share lets at least something change.
+        exact = start * (1 + direction.sign * (rate.share or 0.0))
+        bound = ceil(exact - _EPSILON) if direction.sign > 0 else int(exact + _EPSILON)
+    # A share of nothing would never leave zero.
+    return max(bound, 1) if direction.sign > 0 else bound
 
 
 def _before(rate: Rate, situation: Situation) -> int:
@@ -176,11 +190,11 @@ def _within(rate: Rate, situation: Situation) -> list[SizeChange]:
     return [change for change in situation.memory.changes if change.at > situation.at - rate.per_seconds]
 
 
-def _limited_by_rate(direction: str, wanted: int, allowed: int, rate: Rate, situation: Situation) -> Reason:
+def _limited_by_rate(direction: _Direction, wanted: int, allowed: int, rate: Rate, situation: Situation) -> Reason:
     first = min((change.at for change in _within(rate, situation)), default=situation.at)
     return because(
         ReasonCode.LIMITED_BY_RATE,
-        direction=direction,
+        direction=direction.name,
         wanted=wanted,
         extreme=allowed,
         window_seconds=rate.per_seconds,
@@ -188,12 +202,16 @@ def _limited_by_rate(direction: str, wanted: int, allowed: int, rate: Rate, situ
     )
 
 
-def _cool_down_out(wanted: int, situation: Situation) -> Limited:
-    return _cool_down("out", wanted, situation, (situation.memory.scaled_out_at,))
-
-
-def _cool_down_in(wanted: int, situation: Situation) -> Limited:
-    return _cool_down("in", wanted, situation, (situation.memory.scaled_in_at, situation.memory.scaled_out_at))
+def _cool_down(wanted: int, situation: Situation) -> Limited:
+    """Wait after the last change: of either kind before a scale-in, of its own kind before a scale-out."""
+    direction, memory = _direction(wanted, situation), situation.memory
+    since = (memory.scaled_out_at,) if direction.sign > 0 else (memory.scaled_in_at, memory.scaled_out_at)
+    cooldown = direction.limits.cooldown_seconds
+    until = max((at + cooldown for at in since if at is not None), default=situation.at)
+    if situation.at >= until:
+        return wanted, ()
+    reason = because(ReasonCode.HELD_BY_COOLDOWN, direction=direction.name, wanted=wanted, until=until)
+    return situation.current, (reason,)
 
 
 def _unread(wanted: int, situation: Situation) -> Reason | None:
@@ -222,28 +240,19 @@ def _settled_wishes(situation: Situation, limits: DirectionLimits) -> tuple[Wish
     return trim(situation.memory.wishes, situation.at, window)
 
 
-def _cool_down(direction: str, wanted: int, situation: Situation, since: Sequence[float | None]) -> Limited:
-    behavior = situation.policy.behavior
-    limits = behavior.scale_out if direction == "out" else behavior.scale_in
-    until = max((at + limits.cooldown_seconds for at in since if at is not None), default=situation.at)
-    if situation.at >= until:
-        return wanted, ()
-    return situation.current, (because(ReasonCode.HELD_BY_COOLDOWN, direction=direction, wanted=wanted, until=until),)
-
-
 def _stabilization(
-    direction: str, wanted: int, situation: Situation, limits: DirectionLimits, extreme: int, others: Sequence[Wish]
+    direction: _Direction, wanted: int, situation: Situation, extreme: int, others: Sequence[Wish]
 ) -> Reason:
     """Say what holds; it lets go when the last of the `others`, or the start of the record, has left the window."""
     holding = others or situation.memory.wishes[:1]
     since = holding[-1].at if holding else situation.at
     return because(
         ReasonCode.HELD_BY_STABILIZATION,
-        direction=direction,
+        direction=direction.name,
         wanted=wanted,
-        window_seconds=limits.stabilization_seconds,
+        window_seconds=direction.limits.stabilization_seconds,
         extreme=extreme,
-        until=since + limits.stabilization_seconds,
+        until=since + direction.limits.stabilization_seconds,
     )
 
 

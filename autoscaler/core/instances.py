@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from autoscaler.core.action import Clone, Collect, Drain, InFlight, Remove, Start
 from autoscaler.core.health import balancer_of, examine
 from autoscaler.core.memory import GroupMemory, InstanceMemory
-from autoscaler.core.observation import Domain, DomainState, HostInventory, HostSample, Observation, Ownership, Unknown
+from autoscaler.core.observation import Domain, DomainState, HostInventory, HostSample, Observation, Unknown
 from autoscaler.core.policy import Policy
 from autoscaler.core.transition import InstanceState, TransitionReason
 
@@ -57,15 +57,6 @@ class Instance:
         return self.state is not InstanceState.DETACHED
 
 
-def ownerships(observation: Observation, controller: str) -> Iterator[Ownership]:
-    """Yield the ownership element of every listed domain that carries our controller's."""
-    for inventory in observation.inventory.values():
-        if isinstance(inventory, HostInventory):
-            for domain in inventory.domains:
-                if domain.ownership is not None and domain.ownership.controller == controller:
-                    yield domain.ownership
-
-
 def domains_by_group(observation: Observation, controller: str) -> dict[str, tuple[Domain, ...]]:
     """List every group's domains by ownership, in one pass over all hosts."""
     groups: dict[str, list[Domain]] = {}
@@ -74,16 +65,6 @@ def domains_by_group(observation: Observation, controller: str) -> dict[str, tup
             if domain.ownership is not None and domain.ownership.controller == controller:
                 groups.setdefault(domain.ownership.group, []).append(domain)
     return {group: tuple(domains) for group, domains in groups.items()}
-
-
-def owned_domains(observation: Observation, controller: str, group: str) -> Iterator[Domain]:
-    """Yield every listed domain that carries our controller's ownership element for this group, in any state."""
-    for inventory in observation.inventory.values():
-        if isinstance(inventory, HostInventory):
-            for domain in inventory.domains:
-                ownership = domain.ownership
-                if ownership is not None and ownership.controller == controller and ownership.group == group:
-                    yield domain
 
 
 def serving(instances: Sequence[Instance]) -> tuple[Instance, ...]:

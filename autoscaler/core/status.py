@@ -3,12 +3,13 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from autoscaler.core.action import Clone, InFlight, Intent, IntentState, Outcome, Remove
 from autoscaler.core.capacity import need_of
 from autoscaler.core.decision import Decision, ReasonCode
 from autoscaler.core.errors import ControlError
-from autoscaler.core.instances import Instance, ownerships, unread_hosts
+from autoscaler.core.instances import Instance, unread_hosts
 from autoscaler.core.launches import image_name, quantile, with_warm_up
 from autoscaler.core.memory import GroupMemory, Memory
 from autoscaler.core.observation import (
@@ -21,7 +22,7 @@ from autoscaler.core.observation import (
     TrafficView,
     Unknown,
 )
-from autoscaler.core.policy import Policy, stand_in
+from autoscaler.core.policy import Policy
 from autoscaler.core.serving import wanted
 from autoscaler.core.snapshot import (
     GroupRoom,
@@ -36,12 +37,12 @@ from autoscaler.core.snapshot import (
     Totals,
     TrafficStatus,
 )
-from autoscaler.core.step import StepResult, group_instances
+from autoscaler.core.step import StepResult, all_instances
 from autoscaler.core.traffic import Wanted
 from autoscaler.core.transition import InstanceState
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Finished:
     """A step that was committed: what went in, what came out, and the intents its actions became."""
 
@@ -50,19 +51,22 @@ class Finished:
     result: StepResult
     intents: tuple[Intent, ...]
 
+    @cached_property
+    def instances(self) -> Mapping[str, tuple[Instance, ...]]:
+        """Every group's instances by its name, those that were just begun among them; looked for once."""
+        return all_instances(self.policies, _with_begun(self), self.result.memory)
+
 
 def group_statuses(finished: Finished) -> tuple[GroupStatus, ...]:
     """List every group that has a policy, and every one that has instances without a policy; sorted by name."""
-    observation, memory = _with_begun(finished), finished.result.memory
     decisions = {decision.group: decision for decision in finished.result.decisions}
     statuses = [
-        _managed(policy, group_instances(policy, observation, memory), finished, decisions[policy.group])
+        _managed(policy, finished.instances[policy.group], finished, decisions[policy.group])
         for policy in finished.policies
     ]
-    for name in {*memory.groups, *(each.group for each in ownerships(observation, memory.controller))} - {*decisions}:
-        instances = group_instances(stand_in(name), observation, memory)
-        if instances:
-            statuses.append(_unmanaged(name, instances, memory))
+    for name, instances in finished.instances.items():
+        if name not in decisions and instances:
+            statuses.append(_unmanaged(name, instances, finished.result.memory))
     return tuple(sorted(statuses, key=lambda status: status.group))
 
 
@@ -114,7 +118,7 @@ def _on(host: str, finished: Finished) -> list[Policy]:
 
 
 def _group_room(policy: Policy, capacity: HostCapacity, finished: Finished) -> GroupRoom:
-    live = sum(i.live for i in group_instances(policy, _with_begun(finished), finished.result.memory))
+    live = sum(i.live for i in finished.instances[policy.group])
     need = need_of(policy.machine, policy.image, capacity)
     return GroupRoom(policy.group, live, policy.size.max, tuple(Portion(k, amount) for k, amount in need.items()))
 
@@ -134,7 +138,7 @@ def accumulate(totals: Totals, finished: Finished) -> Totals:
         groups[transition.group] = total
     for policy in finished.policies:
         known = finished.result.memory.groups.get(policy.group, GroupMemory())
-        for instance in group_instances(policy, finished.observation, finished.result.memory):
+        for instance in finished.instances[policy.group]:
             memory = known.instances.get(instance.id)
             if memory is not None and memory.ready_at == finished.observation.at and not memory.returned:
                 total = groups[policy.group]
@@ -177,12 +181,12 @@ def wanted_traffic(finished: Finished) -> dict[str, Wanted | None]:
 
     That is so where not all its instances could be listed.
     """
-    observation, memory = _with_begun(finished), finished.result.memory
+    observation, memory = finished.observation, finished.result.memory
     found = {}
     for policy in finished.policies:
         group = memory.groups.get(policy.group, GroupMemory())
         if policy.traffic is not None and not unread_hosts(observation, policy, group.instances):
-            found[policy.group] = _wanted(policy, group_instances(policy, observation, memory), finished)
+            found[policy.group] = _wanted(policy, finished.instances[policy.group], finished)
     return found
 
 

@@ -14,7 +14,6 @@ from autoscaler.core.instances import (
     Instance,
     classify,
     domains_by_group,
-    owned_domains,
     remember,
     serving,
     unread_hosts,
@@ -127,11 +126,21 @@ def _follow(
     return replace(group, lives=lives), transitions
 
 
-def group_instances(policy: Policy, observation: Observation, memory: Memory) -> tuple[Instance, ...]:
-    """List a group's instances as the step that gave this memory saw them."""
-    name = policy.group
-    domains = tuple(owned_domains(observation, memory.controller, name))
-    return classify(name, domains, observation.in_flight, memory.groups.get(name, GroupMemory()), observation)
+def all_instances(
+    policies: Sequence[Policy], observation: Observation, memory: Memory
+) -> dict[str, tuple[Instance, ...]]:
+    """List the instances of every group, with a policy or without, as the step that gave this memory saw them."""
+    owned = domains_by_group(observation, memory.controller)
+    flights: dict[str, list[InFlight]] = {}
+    for flight in observation.in_flight:
+        flights.setdefault(flight.intent.action.group, []).append(flight)
+    names = {*owned, *memory.groups, *(policy.group for policy in policies)}
+    return {
+        name: classify(
+            name, owned.get(name, ()), tuple(flights.get(name, ())), memory.groups.get(name, GroupMemory()), observation
+        )
+        for name in sorted(names)
+    }
 
 
 def _counters(observation: Observation, memory: Memory) -> dict[str, DomainCounters]:

@@ -211,20 +211,30 @@ def _is_clean(text: str) -> bool:
     return not any(unicodedata.category(character).startswith("C") for character in text)
 
 
-def read_http_url(value: object) -> str:
-    """Read a URL that something may be sent to by HTTP; one with a password in it is refused and not repeated."""
-    if not isinstance(value, str):
-        raise WrongValueError(f"must be a URL such as https://HOST/PATH, not {found(value)}")
-    try:
-        parts = urlsplit(value)
-        whole = bool(parts.hostname) and parts.scheme in {"http", "https"} and (parts.port or 1) > 0
-    except ValueError:
-        whole = False
-    if not whole or not value.isascii() or not value.isprintable() or " " in value:
-        raise WrongValueError("must be a URL such as https://HOST/PATH, in ASCII and without spaces")
-    if parts.username is not None or parts.password is not None:
-        raise WrongValueError("holds a user or a password, which are not sent; write it without them, and change them")
-    return value
+def http_url(example: str, instead: str) -> Callable[[object], str]:
+    """Make a reader of URLs that something may be sent to by HTTP.
+
+    One with a user or a password in it is refused and not repeated; `instead` says what to do.
+    """
+
+    def read(value: object) -> str:
+        if not isinstance(value, str):
+            raise WrongValueError(f"must be a URL such as {example}, not {found(value)}")
+        try:
+            parts = urlsplit(value)
+            whole = bool(parts.hostname) and parts.scheme in {"http", "https"} and (parts.port or 1) > 0
+        except ValueError:
+            whole = False
+        if not whole or not value.isascii() or not value.isprintable() or " " in value:
+            raise WrongValueError(f"must be a URL such as {example}, in ASCII and without spaces")
+        if parts.username is not None or parts.password is not None:
+            raise WrongValueError(f"holds a user or a password; {instead}")
+        return value
+
+    return read
+
+
+read_http_url = http_url("https://HOST/PATH", "they are not sent; write it without them, and change them")
 
 
 def one_of(known: Iterable[str]) -> Callable[[object], str]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from autoscaler.core.action import Action, Clone, Collect, InFlight, Intent, IntentState, Remove, Start
 from autoscaler.core.capacity import Expected, Key, Resource, need_of, open_ledger
 from autoscaler.core.errors import HypervisorErrorKind
-from autoscaler.core.instances import owned_domains
+from autoscaler.core.instances import domains_by_group
 from autoscaler.core.memory import Memory
 from autoscaler.core.observation import Domain, DomainCounters, DomainState, HostInventory, Leftover, Observation
 from autoscaler.core.policy import USER_NETWORK, Image, Machine, Wanted
@@ -85,7 +85,7 @@ class Bench:
         self._sleep(seconds)
 
     def owned(self, seen: Observation) -> dict[str, Domain]:
-        listed = owned_domains(seen, self.controller, GROUP)
+        listed = domains_by_group(seen, self.controller).get(GROUP, ())
         return {domain.ownership.instance: domain for domain in listed if domain.ownership is not None}
 
 

@@ -5,12 +5,12 @@ from dataclasses import dataclass, replace
 from autoscaler.codec import canonical, parse
 from autoscaler.core.action import Clone, Drain, Failure, InFlight, Intent, IntentState, Outcome, Start
 from autoscaler.core.errors import HypervisorError, HypervisorErrorKind
-from autoscaler.core.instances import owned_domains
+from autoscaler.core.instances import Instance, domains_by_group
 from autoscaler.core.memory import Memory
 from autoscaler.core.observation import Change, ExternalSample, Observation, Ownership, Probe, Request, Unknown
 from autoscaler.core.policy import Policy, metrics_of, wanted_by
 from autoscaler.core.ports import VolumeRef
-from autoscaler.core.step import StepResult, step
+from autoscaler.core.step import StepResult, all_instances, step
 from autoscaler.core.transition import Transition
 from autoscaler.policy.calendar import Calendar
 from autoscaler.sampler import Sampler
@@ -116,7 +116,7 @@ class Plant:
         """Every owned instance in any state and every one in flight, as the last observation had them."""
         assert self.observation is not None
         group = group or self.policy.group
-        listed = owned_domains(self.observation, CONTROLLER, group)
+        listed = domains_by_group(self.observation, CONTROLLER).get(group, ())
         ids = {domain.ownership.instance for domain in listed if domain.ownership is not None}
         flights = [flight.intent.action for flight in self.observation.in_flight]
         return ids | {action.instance for action in flights if action.group == group}
@@ -148,3 +148,8 @@ class Plant:
             self.host.destroy(action.instance)
             self.host.delete_volume(VolumeRef("local", "default", f"{action.instance}.qcow2", action.instance))
             self.host.undefine(action.instance)
+
+
+def group_instances(policy: Policy, observation: Observation, memory: Memory) -> tuple[Instance, ...]:
+    """List one group's instances as the step that gave this memory saw them."""
+    return all_instances((policy,), observation, memory)[policy.group]

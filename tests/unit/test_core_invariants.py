@@ -36,11 +36,11 @@ from autoscaler.core.policy import (
     ThresholdScaling,
 )
 from autoscaler.core.policy import Drain as DrainPolicy
-from autoscaler.core.step import StepResult, group_instances, step
+from autoscaler.core.step import StepResult, step
 from autoscaler.core.transition import InstanceState
 from autoscaler.core.windows import is_full
 from autoscaler.policy.calendar import Calendar
-from tests.support.plant import Plant
+from tests.support.plant import Plant, group_instances
 
 limits = st.builds(DirectionLimits, st.sampled_from([0.0, 15.0, 60.0]), st.sampled_from([0.0, 20.0, 60.0]))
 policies = st.builds(

@@ -28,10 +28,10 @@ from autoscaler.core.policy import (
 )
 from autoscaler.core.snapshot import GroupStatus, InstanceStatus, Snapshot, Totals
 from autoscaler.core.status import Finished, accumulate, group_statuses, image_launches, refuse_change
-from autoscaler.core.step import StepResult, group_instances, step
+from autoscaler.core.step import StepResult, step
 from autoscaler.core.transition import InstanceState as S
 from autoscaler.core.transition import TransitionReason as R
-from tests.support.plant import Plant
+from tests.support.plant import Plant, group_instances
 
 POLICY = Policy("web", Image("default", "golden.qcow2"), Size(2, 4), ready=Ready(timeout_seconds=40.0))
 HOOK = Hook(HookKind.COMMAND, ("leave",))

@@ -12,9 +12,9 @@ from autoscaler.core.policy import Behavior, DirectionLimits, Image, Mode, Polic
 from autoscaler.core.reconcile import turns
 from autoscaler.core.snapshot import Totals
 from autoscaler.core.status import Finished, accumulate
-from autoscaler.core.step import StepResult, group_instances
+from autoscaler.core.step import StepResult
 from autoscaler.core.transition import InstanceState
-from tests.support.plant import Plant
+from tests.support.plant import Plant, group_instances
 
 POLICY = Policy(
     "web",

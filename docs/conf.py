@@ -17,6 +17,8 @@ exclude_patterns = ["elasticity/*"]
 
 # Its fonts are the reader's own, and it loads nothing from elsewhere.
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_show_sphinx = False
 html_show_copyright = False
 html_copy_source = False

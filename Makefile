@@ -57,7 +57,7 @@ site:
 	.venv/bin/sphinx-build --quiet --fail-on-warning --keep-going -d $(SITE).doctrees docs $(SITE)
 
 pictures: setup  ## Draw the pictures of README and documentation anew (RECORD=1: of another run of the demo)
-	$(PYTHON) -m deploy.demo.pictures $(if $(RECORD),--record)
+	$(PYTHON) -m tests.pictures $(if $(RECORD),--record)
 
 format: setup  ## Format the code
 	.venv/bin/ruff format .

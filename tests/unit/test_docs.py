@@ -25,7 +25,7 @@ from rich.console import Console
 from autoscaler import config
 from autoscaler.cli import main
 from autoscaler.policy.load import load_file, schema
-from deploy.demo.pictures import explain, explained, in_utc, pictures
+from tests.pictures import explain, explained, in_utc, pictures
 from tests.support.guide import FILES, PAGES, ROOT, Block, Shell, blocks, is_shown, prompts, tokens
 
 TEXTS = (*PAGES, ROOT / "CHANGELOG.md")

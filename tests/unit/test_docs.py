@@ -113,7 +113,6 @@ def words_not_used() -> dict[str, re.Pattern[str]]:
     """Read the table's last column: what is not said, with a pattern that finds it in any number and case."""
     rows = re.findall(r"^\| (?!word|-)[^|]+ \| [^|]+ \| ([^|]*)\|$", (ROOT / "docs/words.md").read_text(), re.MULTILINE)
     words = [word.strip() for row in rows for word in row.split(",") if word.strip()]
-    words += ["manager", "helper", "utils", "utilities"]
     # In any number; virt-manager is somebody's name.
     return {word: re.compile(rf"(?<![\w-]){word}s?(?![\w-])".replace(" ", r"\s+"), re.IGNORECASE) for word in words}
 
@@ -135,9 +134,19 @@ def test_one_thing_has_one_name(page: Path) -> None:
     assert found == [], "docs/words.md has what is said for these"
 
 
+def test_no_name_in_the_code_says_nothing() -> None:
+    empty = re.compile(
+        r"^\s*(?:class|def|async def) \w*(?:manager|helper|utils|utilit)\w*", re.IGNORECASE | re.MULTILINE
+    )
+    code = [
+        path for folder in ("autoscaler", "deploy", "benchmarks", "tests") for path in (ROOT / folder).rglob("*.py")
+    ]
+    assert [str(path) for path in code if empty.search(f"class {path.stem}") or empty.search(path.read_text())] == []
+
+
 def test_the_list_of_words_is_read() -> None:
     words = words_not_used()
-    assert {"scale up", "base image", "cool-down"} < words.keys()
+    assert {"scale up", "base image", "cool-down", "manager"} < words.keys()
     assert words["scale up"].search("It scales\nup") is None
     assert words["scale up"].search("to Scale\nup.")
 

@@ -138,9 +138,7 @@ def test_no_name_in_the_code_says_nothing() -> None:
     empty = re.compile(
         r"^\s*(?:class|def|async def) \w*(?:manager|helper|utils|utilit)\w*", re.IGNORECASE | re.MULTILINE
     )
-    code = [
-        path for folder in ("autoscaler", "deploy", "benchmarks", "tests") for path in (ROOT / folder).rglob("*.py")
-    ]
+    code = [path for folder in ("autoscaler", "deploy", "benchmarks") for path in (ROOT / folder).rglob("*.py")]
     assert [str(path) for path in code if empty.search(f"class {path.stem}") or empty.search(path.read_text())] == []
 
 

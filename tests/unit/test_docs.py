@@ -18,6 +18,7 @@ from urllib.parse import unquote, urlsplit
 import click
 import pytest
 import yaml
+from click.testing import CliRunner
 from markdown_it.token import Token
 from mdit_py_plugins.anchors.index import slugify
 from rich.console import Console
@@ -229,6 +230,26 @@ def test_the_guide_to_rehearsals(tmp_path: Path) -> None:
     finally:
         shell.close()
     assert "web" in (tmp_path / "monday.html").read_text()
+
+
+WITH_MISTAKES = """\
+version: 1
+group: web
+image: {pool: default, volume: golden.qcow2}
+size: {min: 3, max: 2}
+scaling:
+  - {type: target_tracking, metric: guest.cpus, target: 60}
+"""
+
+
+def test_the_mistakes_that_the_readme_shows_are_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "web.yaml").write_text(WITH_MISTAKES)
+    (block,) = blocks(ROOT / "README.md", "console")
+    ((command, shown),) = prompts(block)
+    result = CliRunner().invoke(main, command.split()[1:])
+    assert result.exit_code == 1
+    assert result.output.splitlines() == shown
 
 
 def test_what_a_page_shows_is_looked_for_in_order() -> None:

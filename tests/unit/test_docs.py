@@ -238,7 +238,8 @@ group: web
 image: {pool: default, volume: golden.qcow2}
 size: {min: 3, max: 2}
 scaling:
-  - {type: target_tracking, metric: guest.cpus, target: 60}
+  - {type: target_tracking, metric: guest.cpus, target: 60%}
+warm_up: 90
 """
 
 

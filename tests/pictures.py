@@ -14,14 +14,18 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from string import Template
 from typing import Any
+from urllib.parse import urlencode, urlsplit
 
 from rich.console import Console
 from rich.terminal_theme import SVG_EXPORT_THEME
 
+from autoscaler import simulate
 from autoscaler.cli.show_decision import show_decision
 from autoscaler.cli.show_status import show_status
 from autoscaler.codec import decode, encode, parse
@@ -32,9 +36,19 @@ from deploy.demo import golden, run
 from deploy.demo.footprint import DemoError
 from deploy.demo.live import Screen, View, view
 from deploy.demo.story import find_group, is_news, ready_instances
+from tests.support.prometheus import Prometheus
+
+Panel = dict[str, Any]
 
 DOCS = golden.CHECKOUT / "docs"
 TAPE = DOCS / "pictures/demo.json"
+ANSWERS = DOCS / "pictures/dashboard.json"
+"""What a Prometheus that scraped the demo answered to queries of the dashboard."""
+PANELS = {
+    "Size": ["autoscaler_group_size_max", "autoscaler_group_size_recommended", "autoscaler_group_size_admitted"],
+    "Load and target": ["autoscaler_group_load_ratio", "autoscaler_group_load_target_ratio"],
+    "Instances by state": ["sum by (state) (autoscaler_group_instances) > 0"],
+}
 GROWN = 3
 """Recording ends with what the demo does when so many instances were ready."""
 ADDRESS = f"http://127.0.0.1:{run.PORT}/metrics"
@@ -123,15 +137,24 @@ class Recorder:
 def record(console: Console) -> None:
     """Play the demo, and write what it showed. Raises `DemoError` when it did not end well."""
     recorders: list[Recorder] = []
+    asked: list[Panel] = []
 
     @contextmanager
     def recorded(console: Console, address: str) -> Iterator[View]:
-        with view(console, address) as shown:
+        begin, port = time.time(), urlsplit(address).port
+        assert port is not None
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            Prometheus(Path(folder) / "prometheus", port) as prometheus,
+            view(console, address) as shown,
+        ):
             recorders.append(Recorder(shown))
             yield recorders[-1]
+            asked.extend(ask(prometheus, begin, time.time()))
 
     run.run(console, keep=False, show=recorded)
     (recorder,) = recorders
+    ANSWERS.write_text(json.dumps(asked, indent=1) + "\n")
     TAPE.write_text("".join(f"{json.dumps(frame, separators=(',', ':'))}\n" for frame in recorder.frames))
 
 
@@ -195,6 +218,62 @@ def draw(title: str, columns: int, print_to: Callable[[Console], None]) -> str:
     return console.export_svg(title=title, theme=SVG_EXPORT_THEME, code_format=SVG, unique_id=name)
 
 
+def ask(prometheus: Prometheus, begin: float, end: float) -> Iterator[Panel]:
+    """Ask for every second of a time; gives each panel's queries and lines, with null where there was nothing."""
+    for title, queries in PANELS.items():
+        lines: dict[str, list[float | None]] = {}
+        for query in queries:
+            span = {"query": query, "start": str(int(begin)), "end": str(int(end)), "step": "1"}
+            with urllib.request.urlopen(f"{prometheus.url}/api/v1/query_range?{urlencode(span)}", timeout=10) as answer:
+                for series in json.load(answer)["data"]["result"]:
+                    told = {int(at): float(value) for at, value in series["values"]}
+                    name = series["metric"].get("state") or query.removeprefix("autoscaler_group_")
+                    lines[name] = [told.get(at) for at in range(int(begin), int(end) + 1)]
+        yield {"title": title, "queries": queries, "lines": lines}
+
+
+DASHBOARD = """\
+<!doctype html><meta charset="utf-8"><title>Dashboard</title>
+<style>$style</style>
+<style>
+body { font: 13px/1.4 system-ui, sans-serif; margin: 12px; color: #1d2733; } h2 { font-size: 14px; margin: 8px 0 0; }
+code { color: #55606e; font-size: 12px; } .u-legend { font-size: 12px; text-align: left; }
+</style>
+<body>
+<script>$uplot</script>
+<script>
+"use strict";
+const colours = ["#0b6bcb", "#b5179e", "#2a9d3a", "#c77700", "#d62828", "#8a94a0"];
+for (const panel of $panels) {
+  const heading = document.createElement("h2"), queries = document.createElement("code");
+  heading.textContent = panel.title;
+  queries.textContent = panel.queries.join("   ");
+  document.body.append(heading, queries);
+  const names = Object.keys(panel.lines), lines = Object.values(panel.lines);
+  const series = names.map((label, i) => ({label, stroke: colours[i % colours.length], width: 2,
+    paths: uPlot.paths.stepped({align: 1}), points: {show: false}}));
+  new uPlot({width: 1070, height: 190, legend: {live: false},
+    scales: {x: {time: false}, y: {range: (u, low, high) => [0, high * 1.1]}},
+    axes: [{values: (u, at) => at.map(t => t + " s")}, {size: 50}], series: [{}, ...series]},
+    [lines[0].map((_, at) => at), ...lines], document.body);
+}
+</script>
+"""
+
+
+def dashboard(folder: Path) -> Path:
+    """Draw what was answered as a page in a folder."""
+    assets = Path(simulate.__file__).parent / "assets"
+    parts = {
+        "style": (assets / "uPlot.min.css").read_text(),
+        "uplot": (assets / "uPlot.iife.min.js").read_text(),
+        "panels": ANSWERS.read_text(),
+    }
+    page = folder / "dashboard.html"
+    page.write_text(Template(DASHBOARD).substitute(parts))
+    return page
+
+
 def load(at: int) -> float:
     """Give a load of two days with a morning rush, in busy instances; `at` is in seconds."""
     rush = 5 * math.exp(-(((at % 86400 - 9.5 * 3600) / 2500) ** 2))
@@ -236,6 +315,7 @@ def main() -> int:
             (DOCS / name).write_text(drawn)
         with tempfile.TemporaryDirectory() as folder:
             photograph(rehearse(Path(folder)), DOCS / "simulate.png")
+            photograph(dashboard(Path(folder)), DOCS / "dashboard.png", "--window-size=1100,810")
     except (DemoError, golden.BuildError) as error:
         print(f"pictures: {error}", file=sys.stderr)
         return 1

@@ -203,7 +203,7 @@ def test_every_block_says_what_it_is() -> None:
 
 # --- what is run -----------------------------------------------------------------------------------------------------
 
-RUN = {"README.md", "install.md", "simulate.md", "traffic.md", "tutorial.md", "webhooks.md"}
+RUN = {"README.md", "install.md", "operate.md", "simulate.md", "traffic.md", "tutorial.md", "webhooks.md"}
 """The pages whose commands tests/systemd/test_guides.py runs."""
 NOT_RUN = {"README.md": 3}
 """How many blocks of a page are not run; the reason stands before each in the page's source."""

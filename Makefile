@@ -4,7 +4,8 @@ TESTS := $(PYTHON) -m pytest
 LOCK := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
 	--no-annotate --custom-compile-command 'make lock' --upgrade pyproject.toml
 
-.PHONY: help demo demo-stop setup check test test-all faults soak elasticity benchmark format lock clean install uninstall docs pictures
+.PHONY: help demo demo-stop setup check test test-all faults soak elasticity benchmark format reference man lock clean \
+	install uninstall docs site pictures
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -52,7 +53,6 @@ SITE := .cache/site
 docs: setup site  ## Make the documentation a site, in .cache/site; every warning is an error
 	@echo "the site: file://$(CURDIR)/$(SITE)/index.html"
 
-.PHONY: site
 site:
 	.venv/bin/sphinx-build --quiet --fail-on-warning --keep-going -d $(SITE).doctrees docs $(SITE)
 
@@ -65,6 +65,12 @@ format: setup  ## Format the code
 
 setup:  ## Install what checks and tests need
 	deploy/demo/bootstrap dev
+
+reference: setup  ## Write docs/commands.md from the commands
+	$(PYTHON) deploy/reference/commands.py markdown > docs/commands.md
+
+man: setup  ## Write the man pages of all commands, into .cache/man
+	$(PYTHON) deploy/reference/commands.py man .cache/man
 
 lock: setup  ## Renew the locked requirements from pyproject.toml
 	$(LOCK) --output-file requirements.lock

@@ -12,6 +12,7 @@ from autoscaler.core.observation import Change, Request
 from autoscaler.core.policy import Policy
 from autoscaler.core.snapshot import ReloadStatus, Snapshot
 from autoscaler.core.status import refuse_change
+from autoscaler.core.words import nearest
 from autoscaler.store import Event, History, Journal
 
 log = structlog.get_logger(__name__)
@@ -87,7 +88,8 @@ class Desk:
                 "take its file out of the policies folder and run `autoscaler reload` first"
             )
         if all(status.group != group for status in self._snapshot().groups):
-            raise ControlError(f"there is no group {group} with instances; `autoscaler status` lists the groups")
+            known = (status.group for status in self._snapshot().groups)
+            raise ControlError(f"there is no group {group}; {nearest(group, known, 'groups')}")
 
     def explain(self, group: str, at: float | None) -> Decision:
         """Give the decision of the last tick, or of the one at a time. Raises ControlError where there is none."""
@@ -101,8 +103,11 @@ class Desk:
         return decision
 
     def events(self, group: str | None, since: float | None, after: int) -> tuple[Event, ...]:
-        """Give the newest events, oldest of them first."""
-        return self._journal.events(since, group, _MOST_EVENTS, after)
+        """Give the newest events, oldest of them first. Raises ControlError for a group that nothing is known of."""
+        found = self._journal.events(since, group, _MOST_EVENTS, after)
+        if group is not None and not found and all(status.group != group for status in self._snapshot().groups):
+            self._policy(group)
+        return found
 
     def history(self, group: str, since: float | None) -> History:
         """Give what became of a group. Raises ControlError where nothing is known of it."""
@@ -128,5 +133,5 @@ class Desk:
         for policy in self._policies():
             if policy.group == group:
                 return policy
-        known = ", ".join(policy.group for policy in self._policies()) or "none"
-        raise ControlError(f"no policy for group {group}; groups with a policy: {known}")
+        known = (policy.group for policy in self._policies())
+        raise ControlError(f"no policy for group {group}; {nearest(group, known, 'groups with a policy')}")

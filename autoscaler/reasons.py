@@ -82,6 +82,7 @@ sessions_cut                instance, sessions (a number, or unknown)
 =========================== ==========================================
 """
 
+import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -273,18 +274,27 @@ def _show(name: str, value: Parameter, unit: Unit) -> str:
 
 
 def clock(at: float) -> str:
-    """Render seconds since the epoch as local time of day."""
-    return datetime.fromtimestamp(at, UTC).astimezone().strftime("%H:%M:%S")
+    """Render seconds since the epoch as local time of day, with the date where that is not today's."""
+    today = datetime.fromtimestamp(time.time(), UTC).astimezone().date()
+    return _local(at, "%H:%M:%S" if datetime.fromtimestamp(at, UTC).astimezone().date() == today else _MOMENT)
 
 
 def moment(at: float) -> str:
     """Render seconds since the epoch as local date and time, to the second."""
-    return datetime.fromtimestamp(at, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    return _local(at, _MOMENT)
 
 
 def minute(at: float) -> str:
     """Render seconds since the epoch as local date and time, to the minute."""
-    return datetime.fromtimestamp(at, UTC).astimezone().strftime("%Y-%m-%d %H:%M")
+    return _local(at, "%Y-%m-%d %H:%M")
+
+
+def _local(at: float, form: str) -> str:
+    local = datetime.fromtimestamp(at, UTC).astimezone()
+    # In autumn an hour comes twice: which of the two is told by the zone's name.
+    naive = local.replace(tzinfo=None)
+    twice = naive.replace(fold=0).astimezone().utcoffset() != naive.replace(fold=1).astimezone().utcoffset()
+    return local.strftime(f"{form} %Z" if twice else form)
 
 
 def percent(share: float) -> str:
@@ -314,6 +324,7 @@ def size(size_bytes: float) -> str:
     return f"{size_bytes:.4g} B"
 
 
+_MOMENT = "%Y-%m-%d %H:%M:%S"
 _TIMES: Mapping[str, Callable[[float], str]] = {"until": clock, "edge": minute}
 
 

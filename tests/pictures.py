@@ -26,8 +26,9 @@ from rich.console import Console
 from rich.terminal_theme import SVG_EXPORT_THEME
 
 from autoscaler import simulate
-from autoscaler.cli.show_decision import show_decision
-from autoscaler.cli.show_status import show_status
+from autoscaler.cli.output import show
+from autoscaler.cli.show_decision import decision_picture
+from autoscaler.cli.show_status import status_picture
 from autoscaler.codec import decode, encode, parse
 from autoscaler.core.decision import Decision
 from autoscaler.core.snapshot import Snapshot
@@ -186,7 +187,7 @@ def pictures() -> dict[str, str]:
     decision = explained()
     return {
         "demo.svg": draw("make demo", 106, lambda console: console.print(screen.render())),
-        "status.svg": draw("autoscaler status", 80, lambda console: show_status(console, last, last.at)),
+        "status.svg": draw("autoscaler status", 80, lambda console: show(console, status_picture(last, last.at))),
         "explain.svg": draw("autoscaler explain demo", 80, lambda console: explain(console, decision)),
     }
 
@@ -198,7 +199,7 @@ def explained() -> Decision:
 
 def explain(console: Console, decision: Decision) -> None:
     """Print a decision as it was printed two seconds after it was made."""
-    show_decision(console, decision, decision.at + 2)
+    show(console, decision_picture(decision, decision.at + 2))
 
 
 def draw(title: str, columns: int, print_to: Callable[[Console], None]) -> str:

@@ -5,8 +5,8 @@ from dataclasses import replace
 from autoscaler.core.capacity import AVAILABLE, Account, Key, Ledger, Resource
 from autoscaler.core.decision import Decision, Input, Parameter, Reason, ReasonCode, Recommendation
 from autoscaler.core.memory import Override
-from autoscaler.core.observation import Consumer, HostSample
-from autoscaler.core.policy import Mode, Size
+from autoscaler.core.observation import Consumer, HostSample, Slot, SlotState, TrafficView
+from autoscaler.core.policy import Mode, Size, TrafficKind
 from autoscaler.core.snapshot import (
     Durations,
     GroupRoom,
@@ -21,7 +21,9 @@ from autoscaler.core.snapshot import (
     Snapshot,
     TickStatus,
     Totals,
+    TrafficStatus,
 )
+from autoscaler.core.traffic import Service
 from autoscaler.core.transition import InstanceState, TransitionReason
 from autoscaler.store import Event, History, Rollup
 
@@ -93,6 +95,24 @@ WEB = GroupStatus(
         ),
         InstanceStatus("web-3", "local", InstanceState.BOOTING, NOW - 4),
         InstanceStatus("web-4", "local", InstanceState.CLONING, NOW - 1, detail="create_overlay"),
+    ),
+)
+TRAFFIC = TrafficStatus(
+    TrafficKind.HAPROXY,
+    (
+        Service("web-1", "local", "192.0.2.1", 80),
+        Service("web-2", "local", "192.0.2.2", 80, SlotState.DRAIN),
+        Service("web-3", "local", "192.0.2.3", 80),
+    ),
+    TrafficView(
+        NOW - 2,
+        NOW - 3,
+        (
+            Slot("web1", "192.0.2.1", 80, SlotState.READY, 100, 100, 7, healthy=True),
+            Slot("web2", "192.0.2.2", 80, SlotState.DRAIN, 100, 100, 1, healthy=True),
+            Slot("web3", "192.0.2.9", 80, SlotState.READY, 10, 100, 0, healthy=False),
+        ),
+        queue=3,
     ),
 )
 DB = GroupStatus(

@@ -2,12 +2,15 @@
 
 import re
 import time
+from collections.abc import Callable
 from datetime import datetime, timedelta
+from typing import Any, TypeVar
 
 import click
 
 from autoscaler.policy.values import WrongValueError, read_size
 
+F = TypeVar("F", bound=Callable[..., Any])
 _LONGEST_SECONDS = 365 * 86400.0
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -32,6 +35,20 @@ def duration(_: click.Context, __: click.Parameter, value: str | None) -> float 
     if seconds > _LONGEST_SECONDS:
         raise click.BadParameter(f"{value!r} is longer than the 365d that can be held")
     return seconds
+
+
+def duration_option(*names: str, **more: Any) -> Callable[[F], F]:
+    """Make an option that takes a duration, and gives seconds."""
+    return _option(duration, "DURATION", names, more)
+
+
+def share_option(*names: str, **more: Any) -> Callable[[F], F]:
+    """Make an option that takes a share, and gives a fraction of one."""
+    return _option(share, "SHARE", names, more)
+
+
+def _option(reads: Any, metavar: str, names: tuple[str, ...], more: dict[str, Any]) -> Callable[[F], F]:
+    return click.option(*names, metavar=metavar, callback=reads, show_default="default" in more, **more)
 
 
 def size(_: click.Context, __: click.Parameter, value: str) -> int:
@@ -60,11 +77,10 @@ def moment(_: click.Context, __: click.Parameter, value: str | None) -> float | 
 
 
 def _last(time_of_day: str, now: float) -> float:
-    today = datetime.fromtimestamp(now).astimezone().date()
-    wanted = datetime.fromisoformat(f"{today}T{time_of_day}")
-    if wanted.astimezone().timestamp() > now:
-        wanted -= timedelta(days=1)
-    return wanted.astimezone().timestamp()
+    today = datetime.fromisoformat(f"{datetime.fromtimestamp(now).astimezone().date()}T{time_of_day}")
+    # In autumn an hour comes twice.
+    such = (day.replace(fold=fold).timestamp() for day in (today, today - timedelta(days=1)) for fold in (1, 0))
+    return next(at for at in such if at <= now)
 
 
 def since(context: click.Context, parameter: click.Parameter, value: str | None) -> float | None:

@@ -10,6 +10,8 @@ from typing import Any
 import click
 
 from autoscaler import config
+from autoscaler.cli import complete
+from autoscaler.cli.output import harmless, say, write_what_the_locale_has
 from autoscaler.control.client import request
 from autoscaler.core.errors import AutoscalerError, DaemonUnreachableError, PolicyError
 
@@ -22,13 +24,17 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:  # as click declares it
         """Run the command and end as its outcome says."""
+        write_what_the_locale_has()
         try:
             result = super().invoke(ctx)
             if sys.stdout is not None:
                 sys.stdout.flush()
         except AutoscalerError as error:
-            label = "" if isinstance(error, PolicyError) else "error: "
-            click.echo(f"{label}{error}", err=True)
+            # A located error is left on its line, as editors and compilers have it.
+            if isinstance(error, PolicyError):
+                click.echo(harmless(str(error)), err=True)
+            else:
+                say(f"error: {error}", err=True)
             ctx.exit(3 if isinstance(error, DaemonUnreachableError) else 1)
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
@@ -56,6 +62,8 @@ config_option = click.option(
     callback=_remember_config,
     help="The daemon's configuration; else $AUTOSCALER_CONFIG, else /etc/autoscaler/config.yaml.",
 )
+group_argument = click.argument("group", shell_complete=complete.groups)
+instance_argument = click.argument("instance", shell_complete=complete.instances)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
@@ -79,4 +87,4 @@ def confirm(data: object, sentence: str, as_json: bool) -> None:
     if as_json:
         print_json(data)
     else:
-        click.echo(sentence)
+        say(sentence)

@@ -4,14 +4,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from autoscaler.cli.output import table
 from autoscaler.codec import encode
 from autoscaler.core.capacity import AVAILABLE, Account, Key, Ledger, Need, Resource, Shortage
 from autoscaler.core.errors import ControlError
 from autoscaler.core.snapshot import GroupRoom, HostRoom
+from autoscaler.core.words import nearest
 from autoscaler.reasons import percent, size
 
 _IN_BYTES = frozenset({Resource.MEMORY, Resource.HUGEPAGES, Resource.POOL_SPACE})
@@ -41,20 +42,19 @@ class Foresight:
     sentence: str
 
 
-def show_hosts(console: Console, rooms: Sequence[HostRoom]) -> None:
-    """Print a table of accounts and one of groups for each host."""
+def hosts_picture(rooms: Sequence[HostRoom]) -> Iterator[Text | Table]:
+    """Give a table of accounts and one of groups for each host."""
     if not rooms:
-        console.print("no host has told what it has to give yet")
+        yield Text("no host has told what it has to give yet")
     for number, room in enumerate(rooms):
         if number:
-            console.print()
-        console.print(Text(f"host {room.ledger.host}", "bold"))
-        console.print(_accounts(room.ledger))
-        for line in _remarks(room):
-            console.print(line, soft_wrap=True)
+            yield Text()
+        yield Text(f"host {room.ledger.host}", "bold")
+        yield _accounts(room.ledger)
+        yield from _remarks(room)
         if room.groups:
-            console.print()
-            console.print(_groups(room))
+            yield Text()
+            yield _groups(room)
 
 
 def hosts_data(rooms: Sequence[HostRoom]) -> list[dict[str, Any]]:
@@ -81,8 +81,9 @@ def foresee(rooms: Sequence[HostRoom], group: str, count: int) -> Foresight:
         for each in room.groups:
             if each.group == group:
                 return _foresight(room.ledger, each, count)
-    known = ", ".join(sorted(each.group for room in rooms for each in room.groups)) or "none"
-    raise ControlError(f"no host that could be read has clones of group {group}; groups that are known: {known}")
+    known = (each.group for room in rooms for each in room.groups)
+    near = nearest(group, known, "groups that are known")
+    raise ControlError(f"no host that could be read has clones of group {group}; {near}")
 
 
 def _foresight(ledger: Ledger, group: GroupRoom, count: int) -> Foresight:
@@ -111,14 +112,11 @@ def _group_data(ledger: Ledger, group: GroupRoom) -> dict[str, Any]:
 
 
 def _accounts(ledger: Ledger) -> Table:
-    table = Table(box=None, padding=(0, 2), pad_edge=True, header_style="dim")
-    table.add_column("RESOURCE")
-    for name in ("HAS", "RESERVED", "COMMITTED", "FREE", "USED"):
-        table.add_column(name, justify="right")
+    shown = table(RESOURCE="left", HAS="right", RESERVED="right", COMMITTED="right", FREE="right", USED="right")
     for account in ledger.accounts:
         if account.total or account.committed:
-            table.add_row(_name(account.key), *_figures(account))
-    return table
+            shown.add_row(_name(account.key), *_figures(account))
+    return shown
 
 
 def _figures(account: Account) -> Iterator[str | Text]:
@@ -149,16 +147,12 @@ def _remarks(room: HostRoom) -> Iterator[Text]:
 
 
 def _groups(room: HostRoom) -> Table:
-    table = Table(box=None, padding=(0, 2), pad_edge=True, header_style="dim")
-    table.add_column("GROUP")
-    table.add_column("LIVE", justify="right")
-    table.add_column("FITS MORE", justify="right")
-    table.add_column("THEN")
+    shown = table(GROUP="left", LIVE="right", FITS_MORE="right", THEN="left")
     for group in room.groups:
         more, shortage = room.ledger.fits(_need(group))
         fitting = "any number" if more is None else str(more)
-        table.add_row(group.group, str(group.live), fitting, _describe(shortage) if shortage is not None else "-")
-    return table
+        shown.add_row(group.group, str(group.live), fitting, _describe(shortage) if shortage is not None else "-")
+    return shown
 
 
 def _describe(shortage: Shortage) -> str:

@@ -1,15 +1,12 @@
 """Commands about golden images."""
 
-import json
 from pathlib import Path
 
 import click
 
 from autoscaler.cli import arguments
-from autoscaler.cli.output import console
-from autoscaler.cli.show_findings import show_findings
-from autoscaler.codec import encode
-from autoscaler.core.finding import Level
+from autoscaler.cli.command import json_option
+from autoscaler.cli.show_findings import report
 from autoscaler.images.lint import lint_file
 
 
@@ -32,7 +29,7 @@ def image() -> None:
     callback=arguments.size,
     help="The largest virtual disk that is taken for meant.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 @click.pass_context
 def lint(ctx: click.Context, file: Path, largest_bytes: int, as_json: bool) -> None:
     """Look at an image file before clones are made of it.
@@ -42,14 +39,7 @@ def lint(ctx: click.Context, file: Path, largest_bytes: int, as_json: bool) -> N
 
     Example: autoscaler image lint /var/lib/libvirt/images/golden.qcow2
     """
-    findings = lint_file(file, largest_bytes=largest_bytes)
-    if as_json:
-        found = tuple(findings)
-        good = all(finding.level is not Level.ERROR for finding in found)
-        click.echo(json.dumps({"ok": good, "findings": encode(found)}, indent=2))
-    else:
-        found = show_findings(console(), findings)
-    ctx.exit(1 if any(finding.level is Level.ERROR for finding in found) else 0)
+    report(ctx, lint_file(file, largest_bytes=largest_bytes), as_json=as_json)
 
 
 COMMANDS: tuple[click.Command, ...] = (image,)

@@ -2,42 +2,72 @@
 
 import json
 import time
+from collections.abc import Iterator
+from typing import Any
 
 import click
 from rich.console import Console
 
-from autoscaler.cli import arguments
-from autoscaler.cli.command import ask, config_option, json_option, print_json
-from autoscaler.cli.hosts import foresee, hosts_data, show_hosts
-from autoscaler.cli.output import console
-from autoscaler.cli.show_decision import show_decision
-from autoscaler.cli.show_events import show_event
-from autoscaler.cli.show_history import show_history
-from autoscaler.cli.show_status import show_status
-from autoscaler.cli.show_traffic import show_traffic
+from autoscaler.cli import arguments, complete
+from autoscaler.cli.command import ask, config_option, group_argument, json_option, print_json
+from autoscaler.cli.hosts import foresee, hosts_data, hosts_picture
+from autoscaler.cli.live import show_live
+from autoscaler.cli.output import console, say, show
+from autoscaler.cli.show_decision import decision_picture
+from autoscaler.cli.show_events import event_line
+from autoscaler.cli.show_history import history_picture
+from autoscaler.cli.show_status import status_picture
+from autoscaler.cli.show_traffic import traffic_picture
 from autoscaler.codec import decode, encode
 from autoscaler.core.decision import Decision
 from autoscaler.core.errors import AutoscalerError
 from autoscaler.core.snapshot import Snapshot
+from autoscaler.core.words import nearest
 from autoscaler.store import Event, History
 
 _FOLLOW_SECONDS = 1.0
+_WIDEST = 200
 
 
 @click.command()
+@arguments.duration_option(
+    "--watch",
+    "watch_seconds",
+    is_flag=False,
+    flag_value="2s",
+    help="Show it anew every so often, until Ctrl-C: 5s, 1m.  [2s where left out]",
+)
 @json_option
 @config_option
 @click.pass_context
-def status(ctx: click.Context, as_json: bool) -> None:
+def status(ctx: click.Context, watch_seconds: float | None, as_json: bool) -> None:
     """Show hosts, groups and instances as the last tick left them.
 
+    With --watch, --json prints one answer per line.
+
     Example: autoscaler status --json
+
+    Example: autoscaler status --watch 5s
     """
-    data = ask(ctx, "status")
-    if as_json:
-        print_json(data)
+    if watch_seconds is None:
+        data = ask(ctx, "status")
+        if as_json:
+            print_json(data)
+        else:
+            show(console(), status_picture(decode(data, Snapshot), time.time()))
+    elif as_json:
+        for data in _again(ctx, watch_seconds):
+            click.echo(json.dumps(data))
     else:
-        show_status(console(), decode(data, Snapshot), time.time())
+        pictures = (status_picture(decode(data, Snapshot), time.time()) for data in _again(ctx, watch_seconds))
+        show_live(console(), pictures)
+
+
+def _again(ctx: click.Context, seconds: float) -> Iterator[Any]:
+    """Ask for what there is, again and again."""
+    while True:
+        yield ask(ctx, "status")
+        time.sleep(seconds)
 
 
 @click.command()
@@ -53,11 +83,11 @@ def hosts(ctx: click.Context, as_json: bool) -> None:
     if as_json:
         print_json(hosts_data(rooms))
     else:
-        show_hosts(console(), rooms)
+        show(console(), hosts_picture(rooms))
 
 
 @click.command()
-@click.argument("group")
+@group_argument
 @click.option("--to", metavar="N", type=click.IntRange(1, 1000), required=True, help="The number of instances.")
 @json_option
 @config_option
@@ -73,12 +103,12 @@ def capacity(ctx: click.Context, group: str, to: int, as_json: bool) -> None:
     if as_json:
         print_json(encode(answer))
     else:
-        click.echo(answer.sentence)
+        say(answer.sentence)
     ctx.exit(0 if answer.fits else 1)
 
 
 @click.command()
-@click.argument("group")
+@group_argument
 @click.option(
     "--at",
     metavar="TIME",
@@ -97,18 +127,15 @@ def explain(ctx: click.Context, group: str, at: float | None, as_json: bool) -> 
     if as_json:
         print_json(data)
     else:
-        show_decision(console(), decode(data, Decision), time.time())
+        show(console(), decision_picture(decode(data, Decision), time.time()))
 
 
 @click.command()
-@click.option("--group", metavar="GROUP", help="Only what happened to this group.")
-@click.option(
+@click.option("--group", metavar="GROUP", shell_complete=complete.groups, help="Only what happened to this group.")
+@arguments.duration_option(
     "--since",
     "since_seconds",
-    metavar="DURATION",
     default="1h",
-    show_default=True,
-    callback=arguments.duration,
     help="How far back: 90s, 5m, 2h, 3d.",
 )
 @click.option("--follow", is_flag=True, help="Go on with what happens next, until Ctrl-C.")
@@ -142,18 +169,15 @@ def _show_event(out: Console, event: Event, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(encode(event)))
     else:
-        show_event(out, event)
+        show(out, (event_line(event),))
 
 
 @click.command()
-@click.argument("group")
-@click.option(
+@group_argument
+@arguments.duration_option(
     "--since",
     "since_seconds",
-    metavar="DURATION",
     default="6h",
-    show_default=True,
-    callback=arguments.duration,
     help="How far back: 90m, 12h, 8d.",
 )
 @json_option
@@ -168,11 +192,12 @@ def history(ctx: click.Context, group: str, since_seconds: float, as_json: bool)
     if as_json:
         print_json(data)
     else:
-        show_history(console(), decode(data, History))
+        out = console()
+        show(out, history_picture(decode(data, History), min(out.width, _WIDEST) if out.is_terminal else 80))
 
 
 @click.command()
-@click.argument("group")
+@group_argument
 @json_option
 @config_option
 @click.pass_context
@@ -184,14 +209,14 @@ def traffic(ctx: click.Context, group: str, as_json: bool) -> None:
     snapshot = decode(ask(ctx, "status"), Snapshot)
     found = [status for status in snapshot.groups if status.group == group]
     if not found:
-        raise AutoscalerError(f"no group {group}; groups: {', '.join(s.group for s in snapshot.groups) or 'none'}")
+        raise AutoscalerError(f"no group {group}; {nearest(group, (it.group for it in snapshot.groups), 'groups')}")
     status = found[0].traffic
     if status is None:
         raise AutoscalerError(f"the policy of group {group} has no traffic section, so nobody is told of its instances")
     if as_json:
         print_json(encode(status))
     else:
-        show_traffic(console(), group, status, time.time())
+        show(console(), traffic_picture(group, status, time.time()))
 
 
 COMMANDS: tuple[click.Command, ...] = (status, hosts, capacity, explain, events, history, traffic)

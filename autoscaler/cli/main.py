@@ -2,10 +2,9 @@
 
 import click
 
-from autoscaler.cli import images, look, operate, policies, simulate
-from autoscaler.cli.command import Commands, config_option, json_option, print_json, settings
-from autoscaler.cli.output import console
-from autoscaler.codec import encode
+from autoscaler.cli import completion, images, look, operate, policies, simulate, top
+from autoscaler.cli.command import Commands, config_option, json_option, settings
+from autoscaler.cli.show_findings import report
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80})
@@ -43,17 +42,9 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
 
     Example: autoscaler doctor
     """
-    from autoscaler.cli.show_findings import show_findings  # noqa: PLC0415 - what talks to libvirt is loaded when needed
-    from autoscaler.doctor import Level, examine  # noqa: PLC0415 - as above
+    from autoscaler.doctor import examine  # noqa: PLC0415 - what talks to libvirt is loaded when needed
 
-    findings = examine(ctx.find_root().obj)
-    if as_json:
-        found = tuple(findings)
-        ok = all(finding.level is not Level.ERROR for finding in found)
-        print_json({"ok": ok, "findings": encode(found)})
-    else:
-        found = show_findings(console(), findings)
-    ctx.exit(1 if any(finding.level is Level.ERROR for finding in found) else 0)
+    report(ctx, examine(ctx.find_root().obj), as_json=as_json)
 
 
 for _command in (
@@ -62,5 +53,7 @@ for _command in (
     *policies.COMMANDS,
     *simulate.COMMANDS,
     *images.COMMANDS,
+    *top.COMMANDS,
+    *completion.COMMANDS,
 ):
     main.add_command(_command)

@@ -1,11 +1,22 @@
 """Commands that change what the daemon does: for it all, for groups, for single instances."""
 
+from collections.abc import Callable
 from typing import Any
 
 import click
 
-from autoscaler.cli import arguments
-from autoscaler.cli.command import DEFAULT_HOLD, ask, config_option, confirm, json_option, print_json
+from autoscaler.cli import arguments, complete
+from autoscaler.cli.command import (
+    DEFAULT_HOLD,
+    ask,
+    config_option,
+    confirm,
+    group_argument,
+    instance_argument,
+    json_option,
+    print_json,
+)
+from autoscaler.cli.output import harmless, say
 from autoscaler.codec import decode
 from autoscaler.core.observation import Request
 from autoscaler.core.snapshot import ReloadStatus, Snapshot
@@ -13,13 +24,11 @@ from autoscaler.reasons import clock, duration, moment
 
 
 @click.command()
-@click.argument("group")
-@click.argument("count", metavar="N|auto", callback=arguments.count_or_auto)
-@click.option(
+@group_argument
+@click.argument("count", metavar="N|auto", shell_complete=complete.auto, callback=arguments.count_or_auto)
+@arguments.duration_option(
     "--for",
     "for_seconds",
-    metavar="DURATION",
-    callback=arguments.duration,
     help=f"How long to hold it: 90s, 5m, 2h.  [default: {DEFAULT_HOLD}]",
 )
 @json_option
@@ -46,32 +55,77 @@ def _scaled(accepted: Request) -> str:
     )
 
 
-@click.command()
-@click.argument("group")
-@json_option
-@config_option
-@click.pass_context
-def pause(ctx: click.Context, group: str, as_json: bool) -> None:
+def _change(command: str, of: Callable[[Any], Any], said: str, text: str) -> click.Command:
+    """Make a command that asks for one change of a group or an instance; `said` confirms it by its name."""
+
+    @click.command(command, help=text)
+    @of
+    @json_option
+    @config_option
+    @click.pass_context
+    def change(ctx: click.Context, /, as_json: bool, **named: str) -> None:
+        (name,) = named.values()
+        confirm(ask(ctx, command, **named), said.format(name), as_json)
+
+    return change
+
+
+pause = _change(
+    "pause",
+    group_argument,
+    "{0} is paused: nothing is done for it until `autoscaler resume {0}`",
     """Stop acting for a group; its instances run on.
 
     Example: autoscaler pause web
-    """
-    data = ask(ctx, "pause", group=group)
-    confirm(data, f"{group} is paused: nothing is done for it until `autoscaler resume {group}`", as_json)
-
-
-@click.command()
-@click.argument("group")
-@json_option
-@config_option
-@click.pass_context
-def resume(ctx: click.Context, group: str, as_json: bool) -> None:
+    """,
+)
+resume = _change(
+    "resume",
+    group_argument,
+    "{0} is acted for again",
     """Act for a paused group again.
 
     Example: autoscaler resume web
-    """
-    data = ask(ctx, "resume", group=group)
-    confirm(data, f"{group} is acted for again", as_json)
+    """,
+)
+reset = _change(
+    "reset",
+    group_argument,
+    "launches of {0} are tried again",
+    """Try launches again that were stopped after too many had failed.
+
+    Example: autoscaler reset web
+    """,
+)
+unprotect = _change(
+    "unprotect",
+    instance_argument,
+    "{0} may be removed again",
+    """Let an instance be removed again.
+
+    Example: autoscaler unprotect web-1aa9ee6f
+    """,
+)
+detach = _change(
+    "detach",
+    instance_argument,
+    "{0} is detached: neither counted, measured nor removed until `autoscaler attach {0}`",
+    """Take an instance out of its group; it runs on.
+
+    It is neither counted, measured nor removed, and another takes its place.
+
+    Example: autoscaler detach web-1aa9ee6f
+    """,
+)
+attach = _change(
+    "attach",
+    instance_argument,
+    "{0} belongs to its group again",
+    """Take a detached instance back, where the maximum allows.
+
+    Example: autoscaler attach web-1aa9ee6f
+    """,
+)
 
 
 @click.command()
@@ -90,9 +144,9 @@ def reload(ctx: click.Context, as_json: bool) -> None:
     if as_json:
         print_json(data)
     elif result.ok:
-        click.echo(f"policies read again at {clock(result.at)}")
+        say(f"policies read again at {clock(result.at)}")
     else:
-        click.echo(f"{result.error}\nreload refused: the earlier policies run on", err=True)
+        click.echo(f"{harmless(result.error or '')}\nreload refused: the earlier policies run on", err=True)
     ctx.exit(0 if result.ok else 1)
 
 
@@ -123,12 +177,10 @@ def accept(ctx: click.Context, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("instance")
-@click.option(
+@instance_argument
+@arguments.duration_option(
     "--for",
     "for_seconds",
-    metavar="DURATION",
-    callback=arguments.duration,
     help=f"How long to protect it: 90s, 5m, 2h, 30d.  [default: {DEFAULT_HOLD}]",
 )
 @json_option
@@ -146,62 +198,6 @@ def protect(ctx: click.Context, instance: str, for_seconds: float | None, as_jso
     confirm(data, f"{instance} is not removed until {until}; `autoscaler unprotect {instance}` ends it sooner", as_json)
 
 
-@click.command()
-@click.argument("instance")
-@json_option
-@config_option
-@click.pass_context
-def unprotect(ctx: click.Context, instance: str, as_json: bool) -> None:
-    """Let an instance be removed again.
-
-    Example: autoscaler unprotect web-1aa9ee6f
-    """
-    confirm(ask(ctx, "unprotect", instance=instance), f"{instance} may be removed again", as_json)
-
-
-@click.command()
-@click.argument("instance")
-@json_option
-@config_option
-@click.pass_context
-def detach(ctx: click.Context, instance: str, as_json: bool) -> None:
-    """Take an instance out of its group; it runs on.
-
-    It is neither counted, measured nor removed, and another takes its place.
-
-    Example: autoscaler detach web-1aa9ee6f
-    """
-    data = ask(ctx, "detach", instance=instance)
-    said = f"{instance} is detached: neither counted, measured nor removed until `autoscaler attach {instance}`"
-    confirm(data, said, as_json)
-
-
-@click.command()
-@click.argument("instance")
-@json_option
-@config_option
-@click.pass_context
-def attach(ctx: click.Context, instance: str, as_json: bool) -> None:
-    """Take a detached instance back, where the maximum allows.
-
-    Example: autoscaler attach web-1aa9ee6f
-    """
-    confirm(ask(ctx, "attach", instance=instance), f"{instance} belongs to its group again", as_json)
-
-
-@click.command()
-@click.argument("group")
-@json_option
-@config_option
-@click.pass_context
-def reset(ctx: click.Context, group: str, as_json: bool) -> None:
-    """Try launches again that were stopped after too many had failed.
-
-    Example: autoscaler reset web
-    """
-    confirm(ask(ctx, "reset", group=group), f"launches of {group} are tried again", as_json)
-
-
 @click.group(name="group")
 @config_option
 def group_commands() -> None:
@@ -212,7 +208,7 @@ def group_commands() -> None:
 
 
 @group_commands.command()
-@click.argument("name", metavar="GROUP")
+@click.argument("name", metavar="GROUP", shell_complete=complete.groups)
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @json_option
 @config_option

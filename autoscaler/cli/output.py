@@ -1,11 +1,88 @@
-"""Where commands print to."""
+"""Where commands print to, and how: wrapped on a terminal, whole lines elsewhere, and only what the locale has."""
 
+import codecs
+import io
 import sys
+from collections.abc import Iterable
 
-from rich.console import Console
+from rich.console import Console, JustifyMethod, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+Picture = Iterable[RenderableType]
+"""What is printed line by line: texts, and tables."""
+
+_PIPE_WIDTH = 1000
+_SIGNS = str.maketrans(
+    {"→": "->", "…": "...", "·": ".", "┤": "|", "│": "|"} | dict(zip("▁▂▃▄▅▆▇█", "__..--##", strict=True))
+)
+_HANDLER = "autoscaler.likeness"
 
 
-def console() -> Console:
+def _likeness(error: UnicodeError) -> tuple[str, int]:
+    """Write what an encoding lacks as what comes near to it, or escaped."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    lacking = error.object[error.start : error.end]
+    return lacking.translate(_SIGNS).encode("ascii", "backslashreplace").decode("ascii"), error.end
+
+
+def write_what_the_locale_has() -> None:
+    """Let standard output and error end no command for a sign that their encoding lacks, or that is none."""
+    codecs.register_error(_HANDLER, _likeness)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=_HANDLER)
+
+
+def console(*, err: bool = False, pipe_width: int = _PIPE_WIDTH) -> Console:
     """Make a console for plain text: what is shown is data, never markup. A pipe gets lines as long as they are."""
-    width = None if sys.stdout is not None and sys.stdout.isatty() else 1000
-    return Console(highlight=False, markup=False, emoji=False, width=width)
+    stream = sys.stderr if err else sys.stdout
+    width = None if stream is not None and stream.isatty() else pipe_width
+    return Console(highlight=False, markup=False, emoji=False, width=width, stderr=err)
+
+
+def is_live(console: Console) -> bool:
+    """Whether the console can be drawn anew: no pipe or file, nor a terminal that knows no control codes."""
+    return console.is_terminal and not console.is_dumb_terminal
+
+
+def say(sentence: str, *, err: bool = False) -> None:
+    """Print a message, line by line."""
+    show(console(err=err), map(Text, harmless(sentence).split("\n")))
+
+
+def table(**columns: JustifyMethod) -> Table:
+    """Make a table of these columns that shows all of every word, and stands under its title."""
+    made = Table(box=None, padding=(0, 0, 0, 2), header_style="dim")
+    for name, justify in columns.items():
+        made.add_column(name.replace("_", " "), justify=justify, overflow="fold")
+    return made
+
+
+def harmless(text: str) -> str:
+    """Escape what would do something to a terminal instead of being shown."""
+    return "".join(sign if sign.isprintable() or sign == "\n" else ascii(sign)[1:-1] for sign in text)
+
+
+def show(console: Console, picture: Picture) -> None:
+    """Print one picture; a pipe gets its lines as long as they are."""
+    for part in picture:
+        if not isinstance(part, Text):
+            console.print(part)
+        elif console.is_terminal:
+            console.print(hanging(console, part))
+        else:
+            console.print(part, soft_wrap=True)
+
+
+def hanging(console: Console, text: Text) -> Text:
+    """Wrap a line so that what goes on below it is seen to belong to it."""
+    first, *more = text.wrap(console, console.width)
+    if not more:
+        return text
+    indent = len(text.plain) - len(text.plain.lstrip()) + 2
+    rest = Text(" ").join(more).wrap(console, console.width - indent)
+    for line in rest:
+        line.pad_left(indent)
+    return Text("\n").join((first, *rest))

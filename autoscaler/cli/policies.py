@@ -8,6 +8,7 @@ import click
 
 from autoscaler import config
 from autoscaler.cli.command import config_option, json_option, print_json, settings
+from autoscaler.cli.output import harmless
 from autoscaler.codec import encode
 from autoscaler.core.errors import PolicyError, Problem
 from autoscaler.core.policy import Policy
@@ -39,7 +40,7 @@ def validate(ctx: click.Context, paths: tuple[Path, ...], as_json: bool) -> None
     if as_json:
         print_json({"ok": not problems, "problems": encode(problems), "policies": encode(policies)})
     else:
-        click.echo("".join(f"{problem}\n" for problem in problems), err=True, nl=False)
+        click.echo(harmless("".join(f"{problem}\n" for problem in problems)), err=True, nl=False)
         click.echo("".join(f"group {policy.group}: good\n" for policy in policies), nl=False)
     ctx.exit(1 if problems else 0)
 

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from itertools import chain
 
-from rich.console import Console
 from rich.text import Text
 
 from autoscaler.core.decision import Decision, Input, Recommendation, but_for, decisive
@@ -11,13 +10,8 @@ from autoscaler.core.metrics import METRICS, Source
 from autoscaler.reasons import clock, describe, describe_but_for, duration, figure
 
 
-def show_decision(console: Console, decision: Decision, now: float) -> None:
-    """Print what was decided for a group, and why; `now` is seconds since the epoch."""
-    for line in _lines(decision, now):
-        console.print(line, soft_wrap=not console.is_terminal)
-
-
-def _lines(decision: Decision, now: float) -> Iterator[Text]:
+def decision_picture(decision: Decision, now: float) -> Iterator[Text]:
+    """Give what was decided for a group, and why; `now` is seconds since the epoch."""
     yield _result(decision)
     yield Text(f"Decided at {clock(decision.at)}, {duration(max(0, round(now - decision.at)))} ago.")
     yield Text()

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 
-from rich.console import Console
 from rich.text import Text
 
 from autoscaler.reasons import duration, moment
@@ -43,14 +42,13 @@ class _Shown(dict[str, str]):
         return "?"
 
 
-def show_event(console: Console, event: Event) -> None:
-    """Print when, of what, and what happened."""
+def event_line(event: Event) -> Text:
+    """Give when, of what, and what happened."""
     text = Text(f"{moment(event.at)}  ")
     subject = event.instance or event.group
     if subject is not None:
         text.append(subject, "bold").append(": ")
-    text.append(describe_event(event), "red" if event.kind in _ALARMS else "")
-    console.print(text, soft_wrap=not console.is_terminal)
+    return text.append(describe_event(event), "red" if event.kind in _ALARMS else "")
 
 
 def describe_event(event: Event) -> str:

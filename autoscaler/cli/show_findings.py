@@ -3,14 +3,33 @@
 import textwrap
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from typing import NoReturn
 
+import click
 from rich.console import Console
 from rich.text import Text
 
-from autoscaler.doctor import Finding, Level
+from autoscaler.cli.command import print_json
+from autoscaler.cli.output import console
+from autoscaler.codec import encode
+from autoscaler.core.finding import Finding, Level
 
 _STYLES = {Level.OK: "green", Level.WARNING: "yellow", Level.ERROR: "bold red"}
 _INDENT = " " * 9
+
+
+def report(ctx: click.Context, findings: Iterable[Finding], *, as_json: bool) -> NoReturn:
+    """Print findings and end the command: with 1 where something has to be mended."""
+    if as_json:
+        found = tuple(findings)
+        print_json({"ok": not _has_errors(found), "findings": encode(found)})
+    else:
+        found = show_findings(console(), findings)
+    ctx.exit(1 if _has_errors(found) else 0)
+
+
+def _has_errors(findings: Iterable[Finding]) -> bool:
+    return any(finding.level is Level.ERROR for finding in findings)
 
 
 def show_findings(console: Console, findings: Iterable[Finding]) -> tuple[Finding, ...]:

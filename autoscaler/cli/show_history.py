@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from textwrap import shorten
 
-from rich.console import Console
 from rich.text import Text
 
 from autoscaler.core.decision import Decision, decisive
@@ -12,21 +11,14 @@ from autoscaler.core.metrics import METRICS, Unit
 from autoscaler.reasons import describe, duration, figure, moment
 from autoscaler.store import History, Rollup
 
-_WIDEST = 80
 _MARGIN = 12
 _ROWS = 6
 _EIGHTHS = " ▁▂▃▄▅▆▇█"
 _GAP = "·"
 
 
-def show_history(console: Console, history: History) -> None:
-    """Print charts no wider than 80 columns, and one line for each change of the decision."""
-    width = min(console.width, _WIDEST)
-    for line in _lines(history, width):
-        console.print(line, soft_wrap=not console.is_terminal)
-
-
-def _lines(history: History, width: int) -> Iterator[Text]:
+def history_picture(history: History, width: int) -> Iterator[Text]:
+    """Give charts no wider than `width` columns, and one line for each change of the decision."""
     title = Text(history.group, "bold")
     yield title.append(f" from {moment(history.since)} to {moment(history.until)}", "not bold")
     for metric, rollups in history.loads.items():

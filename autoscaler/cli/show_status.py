@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from autoscaler.cli.output import table
 from autoscaler.core.policy import Mode
 from autoscaler.core.snapshot import GroupStatus, HostStatus, ImageLaunches, InstanceStatus, Snapshot
 from autoscaler.core.transition import InstanceState, TransitionReason
@@ -24,18 +24,17 @@ _TELLING = frozenset({TransitionReason.TAKEN_BACK, TransitionReason.RECOVERED, T
 """Reasons that are worth a word beside the state they led to."""
 
 
-def show_status(console: Console, snapshot: Snapshot, now: float) -> None:
-    """Print header, hosts and groups; `now` is seconds since the epoch."""
-    for line in _header(snapshot, now):
-        console.print(line, soft_wrap=not console.is_terminal)
+def status_picture(snapshot: Snapshot, now: float) -> Iterator[Text | Table]:
+    """Give header, hosts and groups; `now` is seconds since the epoch."""
+    yield from _header(snapshot, now)
     for group in snapshot.groups:
-        console.print()
-        for line in _group(group):
-            console.print(line, soft_wrap=not console.is_terminal)
+        yield Text()
+        yield from _group(group)
         if group.instances:
-            console.print(_instances(group.instances, now))
+            yield _instances(group.instances, now)
     if snapshot.tick is not None and not snapshot.groups:
-        console.print("\nno groups: put a policy file into the policies folder, then `autoscaler reload`")
+        yield Text()
+        yield Text("no groups: put a policy file into the policies folder, then `autoscaler reload`")
 
 
 def _header(snapshot: Snapshot, now: float) -> Iterator[Text]:
@@ -118,19 +117,15 @@ def _title(status: GroupStatus) -> Text:
 
 
 def _instances(instances: tuple[InstanceStatus, ...], now: float) -> Table:
-    table = Table(box=None, padding=(0, 2), pad_edge=True, header_style="dim")
-    for name in ("INSTANCE", "HOST", "STATE"):
-        table.add_column(name)
-    table.add_column("FOR", justify="right")
-    table.add_column("LOAD", justify="right")
+    shown = table(INSTANCE="left", HOST="left", STATE="left", FOR="right", LOAD="right")
     for instance in instances:
         state = Text(instance.state.value, _STATE_STYLES.get(instance.state, ""))
         said = ", ".join(_remarks(instance))
         if said:
             state.append(f" ({said})", "default")
         load = percent(instance.load) if instance.load is not None else "-"
-        table.add_row(Text(instance.instance), Text(instance.host), state, _since(instance.since, now), load)
-    return table
+        shown.add_row(Text(instance.instance), Text(instance.host), state, _since(instance.since, now), load)
+    return shown
 
 
 def _remarks(instance: InstanceStatus) -> Iterator[str]:

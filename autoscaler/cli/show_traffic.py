@@ -1,9 +1,11 @@
 """A group's load balancer for people: who is served, and with how many sessions."""
 
-from rich.console import Console
+from collections.abc import Iterator
+
 from rich.table import Table
 from rich.text import Text
 
+from autoscaler.cli.output import table
 from autoscaler.core.observation import Slot, SlotState, TrafficView
 from autoscaler.core.snapshot import TrafficStatus
 from autoscaler.core.traffic import Service
@@ -12,23 +14,27 @@ from autoscaler.reasons import duration
 _STYLES = {SlotState.READY: "green", SlotState.DRAIN: "yellow"}
 
 
-def show_traffic(console: Console, group: str, status: TrafficStatus, now: float) -> None:
-    """Print what the balancer has for each instance; `now` is seconds since the epoch."""
-    console.print(_title(group, status, now), soft_wrap=not console.is_terminal)
-    table = Table(box=None, padding=(0, 2), pad_edge=True, header_style="dim")
-    for name in ("INSTANCE", "ADDRESS", "WANTED", "SLOT", "STATE"):
-        table.add_column(name)
-    for name in ("WEIGHT", "SESSIONS"):
-        table.add_column(name, justify="right")
-    table.add_column("CHECKS")
+def traffic_picture(group: str, status: TrafficStatus, now: float) -> Iterator[Text | Table]:
+    """Give what the balancer has for each instance; `now` is seconds since the epoch."""
+    yield _title(group, status, now)
+    shown = table(
+        INSTANCE="left",
+        ADDRESS="left",
+        WANTED="left",
+        SLOT="left",
+        STATE="left",
+        WEIGHT="right",
+        SESSIONS="right",
+        CHECKS="left",
+    )
     slots = {} if status.view is None else _by_address(status.view)
     for service in status.wanted:
-        table.add_row(*_row(service, slots.pop((service.address, service.port), None)))
+        shown.add_row(*_row(service, slots.pop((service.address, service.port), None)))
     for slot in slots.values():
         if slot.state is not SlotState.MAINT:
-            table.add_row("-", f"{slot.address}:{slot.port}", "-", *_slot(slot))
-    if table.row_count:
-        console.print(table)
+            shown.add_row("-", f"{slot.address}:{slot.port}", "-", *_slot(slot))
+    if shown.row_count:
+        yield shown
 
 
 def _title(group: str, status: TrafficStatus, now: float) -> Text:

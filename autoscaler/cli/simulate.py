@@ -1,7 +1,6 @@
 """Commands that need no hosts: rehearsing a policy on a load, and saving a journal's load."""
 
 import json
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -9,15 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from autoscaler import config
 from autoscaler.cli import arguments
 from autoscaler.cli.command import config_option, json_option
+from autoscaler.cli.output import console, is_live, say
 from autoscaler.cli.show_simulation import show_contest, show_rehearsals
 from autoscaler.core.errors import AutoscalerError, PolicyError
 from autoscaler.core.policy import Policy
+from autoscaler.core.words import nearest
 from autoscaler.policy import load as policy_files
 from autoscaler.policy.yaml_reader import read_file
 from autoscaler.reasons import clock, duration
@@ -46,7 +46,7 @@ def _names(_: click.Context, __: click.Parameter, value: str | None) -> tuple[st
     names = tuple(dict.fromkeys(name.strip() for name in value.split(","))) if value else ()
     for name in names:
         if name not in NAMES:
-            raise click.BadParameter(f"{name!r} is not among {', '.join(NAMES)}")
+            raise click.BadParameter(f"{name!r} is not known; {nearest(name, NAMES)}")
     return names
 
 
@@ -76,31 +76,22 @@ def _names(_: click.Context, __: click.Parameter, value: str | None) -> tuple[st
     metavar="DURATION|measured",
     help="From asking for an instance to its being ready; measured: as the recording's launches took.",
 )
-@click.option(
+@arguments.duration_option(
     "--step",
     default="15s",
-    show_default=True,
-    callback=arguments.duration,
-    metavar="DURATION",
     help="Between decisions.",
 )
-@click.option(
+@arguments.share_option(
     "--line",
     default="70%",
-    show_default=True,
-    callback=arguments.share,
-    metavar="SHARE",
     help="The utilisation that should not be exceeded.",
 )
-@click.option(
+@arguments.share_option(
     "--within",
     default="1%",
-    show_default=True,
-    callback=arguments.share,
-    metavar="SHARE",
     help="The share of time above the line that still counts as keeping it.",
 )
-@click.option("--failures", default="0%", callback=arguments.share, metavar="SHARE", help="Launches that fail.")
+@arguments.share_option("--failures", default="0%", help="Launches that fail.")
 @click.option("--slow-boots", is_flag=True, help="One launch in ten takes three times as long.")
 @click.option("--hosts-capacity", type=click.IntRange(min=1), metavar="N", help="Instances the hosts have room for.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Of what is drawn by chance.")
@@ -176,12 +167,12 @@ def _show_replay(recorded: Recording, json_out: Path | None) -> int:
         _write(json_out, json.dumps(data, indent=2) + "\n")
     else:
         for name, group in sorted(recorded.groups.items()):
-            click.echo(f"group {name}: {_hidden(group)}")
+            say(f"group {name}: {_hidden(group)}")
     if difference is not None:
-        click.echo(f"error: {difference}", err=True)
+        say(f"error: {difference}", err=True)
         return 1
     if json_out is None:
-        click.echo(f"{recorded.decisions} decisions, all identical")
+        say(f"{recorded.decisions} decisions, all identical")
     return 0
 
 
@@ -199,7 +190,7 @@ def _scenario(policy: Policy, load_file: Path | None, recorded: Recording | None
     if recorded is not None:
         name = recorded.group_name(options["group"] or (policy.group if policy.group in recorded.groups else None))
         load = recorded.load(name)
-        click.echo(f"group {name}: {_hidden(recorded.groups[name])}", err=True)
+        say(f"group {name}: {_hidden(recorded.groups[name])}", err=True)
         if options["boot_delay"] == MEASURED:
             delays = _measured(recorded, name)
     else:
@@ -217,7 +208,7 @@ def _measured(recorded: Recording, group: str) -> tuple[float, ...]:
     delays = tuple(recorded.boot_delays.get(group, ()))
     if not delays:
         raise RecordingError(f"the journal holds no launch of group {group} that ended; give --boot-delay a duration")
-    click.echo(f"boot delays of {len(delays)} launches: {min(delays):.0f} to {max(delays):.0f} s", err=True)
+    say(f"boot delays of {len(delays)} launches: {min(delays):.0f} to {max(delays):.0f} s", err=True)
     return delays
 
 
@@ -247,11 +238,11 @@ def _rehearse(scenario: Scenario, policies: list[Policy], options: dict[str, Any
 
 
 def _show(rehearsals: tuple[Rehearsal, ...], rows: list[Row], within: float) -> None:
-    console = Console(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else 80)
-    show_rehearsals(console, rehearsals)
+    out = console(pipe_width=80)
+    show_rehearsals(out, rehearsals)
     if rows:
-        console.print()
-        show_contest(console, rows, within)
+        out.print()
+        show_contest(out, rows, within)
 
 
 def _title(rehearsals: tuple[Rehearsal, ...]) -> str:
@@ -283,8 +274,8 @@ def _write(path: Path, text: str) -> None:
 def _progress(what: str, total: int | None) -> Iterator[Step]:
     """Show a bar on a terminal's standard error, and nothing elsewhere."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    out = console(err=True)
+    with Progress(*columns, console=out, transient=True, disable=not is_live(out)) as bar:
         task = bar.add_task(what, total=total)
         yield lambda steps: bar.advance(task, steps)
 
@@ -323,7 +314,7 @@ def record(ctx: click.Context, since: float | None, out: Path, group: str | None
         data = {"group": name, "rows": len(load.times), "from": load.times[0], "to": load.times[-1]}
         click.echo(json.dumps({**data, "saturated": seen.saturated, "unseen": seen.unseen}, indent=2))
         return
-    click.echo(
+    say(
         f"{out}: {len(load.times)} rows of group {name}, from {clock(load.times[0])} to {clock(load.times[-1])}; "
         f"{_hidden(seen)}"
     )

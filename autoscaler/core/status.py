@@ -40,6 +40,7 @@ from autoscaler.core.snapshot import (
 from autoscaler.core.step import StepResult, all_instances
 from autoscaler.core.traffic import Wanted
 from autoscaler.core.transition import InstanceState
+from autoscaler.core.words import nearest
 
 
 @dataclass(frozen=True)
@@ -154,7 +155,8 @@ def refuse_change(snapshot: Snapshot, instance: str, change: Change) -> str:
     """Give the group of an instance that may be changed so. Raises ControlError where it may not, or is not there."""
     found = [(status, each) for status in snapshot.groups for each in status.instances if each.instance == instance]
     if not found:
-        raise ControlError(f"there is no instance {instance}; `autoscaler status` lists them")
+        known = (each.instance for status in snapshot.groups for each in status.instances)
+        raise ControlError(f"there is no instance {instance}; {nearest(instance, known, 'instances')}")
     status, listed = found[0]
     if change is not Change.UNPROTECT and listed.state in _WITHOUT_MEMORY:
         raise ControlError(f"{instance} is {listed.state.value}; wait for it to be there, or to be gone")

@@ -8,7 +8,8 @@ import psutil
 
 from autoscaler.core.observation import Consumer
 
-_QEMU = re.compile(r"qemu-(system-|kvm)|^kvm$")
+QEMU = re.compile(r"qemu-(system-|kvm)|^kvm$")
+"""Names of its processes."""
 _GUEST = re.compile(r"(?:^|,)guest=((?:[^,]|,,)+)|^([^,=]+)")
 
 
@@ -52,7 +53,7 @@ class Greediest:
 def _consumer(process: psutil.Process, cores: float) -> Consumer:
     try:
         name = process.name()
-        guest = guest_name(process.cmdline()) if _QEMU.search(name) else None
+        guest = guest_name(process.cmdline()) if QEMU.search(name) else None
     except psutil.Error:
         # It ended just now.
         return Consumer("ended", process.pid, cores)

@@ -3,5 +3,6 @@
 from autoscaler.hypervisor.connection import is_local
 from autoscaler.hypervisor.inspection import Inspection
 from autoscaler.hypervisor.libvirt_hypervisor import LibvirtHypervisor
+from autoscaler.hypervisor.onlooker import Onlooker
 
-__all__ = ["Inspection", "LibvirtHypervisor", "is_local"]
+__all__ = ["Inspection", "LibvirtHypervisor", "Onlooker", "is_local"]

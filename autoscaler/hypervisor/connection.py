@@ -54,16 +54,23 @@ class Connections:
     Calls do not share one: the client library up to libvirt 9 may lose the wake-up of a second call on a connection
     (until something else arrives, seconds later), and a call that hangs keeps none waiting but itself. `on_open`
     registers what a lost connection took with it. After a failed attempt to open, calls fail at once until a growing
-    backoff (0.5 s to 8 s) has passed.
+    backoff (0.5 s to 8 s) has passed. With `read_only` they may look and change nothing, and every user may have them.
     """
 
     def __init__(
-        self, host: str, uri: str, calls: Calls, on_open: Callable[[libvirt.virConnect], None] | None = None
+        self,
+        host: str,
+        uri: str,
+        calls: Calls,
+        on_open: Callable[[libvirt.virConnect], None] | None = None,
+        *,
+        read_only: bool = False,
     ) -> None:
         self.host = host
         self.uri = uri
         self._calls = calls
         self._on_open = on_open
+        self._opener = libvirt.openReadOnly if read_only else libvirt.open
         self._lock = threading.Lock()
         self._idle: list[libvirt.virConnect] = []
         self._closed = False
@@ -118,7 +125,7 @@ class Connections:
     def _open(self, what: str) -> libvirt.virConnect:
         # Without the lock: opening may hang, and others must still run into their own deadline.
         try:
-            connection = libvirt.open(self.uri)
+            connection = self._opener(self.uri)
             _keep_alive(connection)
             if self._on_open is not None:
                 self._on_open(connection)

@@ -16,7 +16,8 @@ from apscheduler.triggers.cron import CronTrigger
 
 from autoscaler.core.observation import ScheduleState
 from autoscaler.core.policy import Policy, Schedule
-from autoscaler.policy.values import WrongValueError, found, nearest
+from autoscaler.core.words import nearest
+from autoscaler.policy.values import WrongValueError, found
 
 _FIELDS = ("minute", "hour", "day", "month", "weekday")
 _WEEKDAY = 4

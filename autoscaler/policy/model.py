@@ -31,6 +31,7 @@ from autoscaler.core.policy import (
     Starved,
     TrafficKind,
 )
+from autoscaler.core.words import nearest
 from autoscaler.policy import scaling
 from autoscaler.policy.fields import (
     DAY,
@@ -77,7 +78,6 @@ from autoscaler.policy.values import (
     between,
     choice,
     found,
-    nearest,
     write_duration,
     write_share,
     write_size,

@@ -7,7 +7,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
 from autoscaler.core.errors import PolicyError, Problem
-from autoscaler.policy.values import BrokenRulesError, WrongValueError, found, nearest
+from autoscaler.core.words import nearest
+from autoscaler.policy.values import BrokenRulesError, WrongValueError, found
 from autoscaler.policy.yaml_reader import Document
 
 M = TypeVar("M", bound=BaseModel)

@@ -7,12 +7,12 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
-from difflib import get_close_matches
 from enum import StrEnum
 from math import isfinite
 from typing import TypeVar
 from urllib.parse import urlsplit
 
+from autoscaler.core.words import nearest
 from autoscaler.policy.yaml_reader import printable
 
 _DURATION = re.compile(r"(?:([0-9]{1,9})h)?(?:([0-9]{1,9})m(?!s))?(?:([0-9]{1,9})s)?(?:([0-9]{1,9})ms)?")
@@ -67,13 +67,6 @@ def found(value: object) -> str:
         case list():
             return "a list"
     return "a mapping"
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """Suggest what was meant, or list what there is."""
-    names = sorted(known)
-    near = get_close_matches(word.lower(), names, n=1)
-    return f"did you mean '{near[0]}'?" if near else f"allowed: {', '.join(names)}"
 
 
 def read_duration(value: object) -> float:

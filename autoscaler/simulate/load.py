@@ -17,6 +17,7 @@ MAX_GAP_INTERVALS = 2.0
 _MAX_PROBLEMS = 20
 _LAST_SECONDS = 253_402_300_799.0
 MAX_STEPS = 10_000_000
+_MAX_BYTES = 64 << 20
 
 
 class LoadError(PolicyError):
@@ -61,7 +62,7 @@ def read_load(path: Path, *, allow_gaps: bool = False) -> Load:
     """
     file = str(path)
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = _read(path)
     except (OSError, ValueError) as error:
         raise LoadError((Problem(file, 1, 1, f"the load cannot be read: {error}"),)) from error
     rows: list[_Row] = []
@@ -76,6 +77,15 @@ def read_load(path: Path, *, allow_gaps: bool = False) -> Load:
     if problems:
         raise LoadError(_first(problems))
     return Load(tuple(row.at for row in rows), tuple(row.value for row in rows))
+
+
+def _read(path: Path) -> str:
+    """Read a file, or what a pipe gives. Raises OSError, ValueError."""
+    with path.open("rb") as stream:
+        content = stream.read(_MAX_BYTES + 1)
+    if len(content) > _MAX_BYTES:
+        raise ValueError(f"it is longer than {_MAX_BYTES >> 20} MiB")
+    return content.decode("utf-8-sig")
 
 
 def write_load(path: Path, load: Load) -> None:

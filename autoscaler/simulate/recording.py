@@ -10,6 +10,7 @@ from autoscaler.core.decision import Decision
 from autoscaler.core.errors import AutoscalerError
 from autoscaler.core.memory import GroupMemory, LoadSample, Memory
 from autoscaler.core.step import StepResult, step
+from autoscaler.core.words import nearest
 from autoscaler.simulate.load import Load
 from autoscaler.store import Journal, ReplayTick
 
@@ -74,12 +75,13 @@ class Recording:
 
     def group_name(self, group: str | None) -> str:
         """Tell the group: the one named, or the only one. Raises RecordingError."""
-        known = ", ".join(sorted(self.groups)) or "none"
         if group is None and len(self.groups) == 1:
             return next(iter(self.groups))
-        if group is None or group not in self.groups:
-            which = "choose one with --group" if group is None else f"there is no group {group} in the journal"
-            raise RecordingError(f"{which}; it has these: {known}")
+        if group is None:
+            raise RecordingError(f"choose one with --group; it has these: {', '.join(sorted(self.groups)) or 'none'}")
+        if group not in self.groups:
+            near = nearest(group, self.groups, "it has these")
+            raise RecordingError(f"there is no group {group} in the journal; {near}")
         return group
 
 

@@ -30,6 +30,17 @@ COMPLETIONS = {
     "zsh": Path("/usr/local/share/zsh/site-functions/_autoscaler"),
     "fish": Path("/usr/local/share/fish/vendor_completions.d/autoscaler.fish"),
 }
+MAN_PAGES = Path("/usr/local/share/man/man1")
+DOCUMENTS = (
+    "install.md",
+    "operate.md",
+    "commands.md",
+    "configuration.md",
+    "policies.md",
+    "capacity.md",
+    "metrics.md",
+    "security.md",
+)
 KEPT_RELEASES = 1
 """How many releases before the current one stay, to go back to by hand."""
 
@@ -177,18 +188,24 @@ def files(layout: Layout, release: Path) -> Iterator[tuple[Path, bytes]]:
     yield etc / "policies/web.yaml.example", (CHECKOUT / "policies/web.yaml").read_bytes()
     for shell, path in COMPLETIONS.items():
         yield path, completion(release, shell)
-    for document in ("install.md", "security.md", "policies.md", "configuration.md", "capacity.md", "metrics.md"):
+    yield from man_pages(release)
+    for document in DOCUMENTS:
         yield layout.prefix / "share/doc" / document, (CHECKOUT / "docs" / document).read_bytes()
+
+
+def man_pages(release: Path) -> Iterator[tuple[Path, bytes]]:
+    """Let the program kept with the commands write a page of each, and give them with their final places."""
+    with tempfile.TemporaryDirectory(prefix="autoscaler-man-") as work:
+        run(str(release / "bin/python"), "-I", str(CHECKOUT / "deploy/reference/commands.py"), "man", work)
+        for page in sorted(Path(work).iterdir()):
+            yield MAN_PAGES / page.name, page.read_bytes()
 
 
 def completion(release: Path, shell: str) -> bytes:
     """Let the command itself write its completion for a shell."""
     # Not through bin/autoscaler, which names the Python of the final place.
-    script = "import sys; sys.argv = ['autoscaler']; from autoscaler.cli import main; main(prog_name='autoscaler')"
-    environment = {**os.environ, "_AUTOSCALER_COMPLETE": f"{shell}_source"}
-    done = subprocess.run(
-        [release / "bin/python", "-I", "-c", script], env=environment, capture_output=True, check=False
-    )
+    script = "import sys; from autoscaler.cli import main; main(['completion', sys.argv[1]])"
+    done = subprocess.run([release / "bin/python", "-I", "-c", script, shell], capture_output=True, check=False)
     if not done.stdout.strip():
         raise InstallError(f"no completion for {shell}: {done.stderr.decode(errors='replace').strip()}")
     return done.stdout

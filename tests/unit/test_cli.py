@@ -2,13 +2,11 @@
 
 import io
 import json
-import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -16,142 +14,30 @@ from typing import Any
 
 import click
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
 from rich.console import Console
-from structlog.testing import capture_logs
 
 from autoscaler.cli import arguments, main
-from autoscaler.cli.hosts import show_hosts
-from autoscaler.cli.show_decision import show_decision
-from autoscaler.cli.show_events import show_event
-from autoscaler.cli.show_history import show_history
-from autoscaler.cli.show_status import show_status
+from autoscaler.cli.hosts import hosts_picture
+from autoscaler.cli.output import show
+from autoscaler.cli.show_decision import decision_picture
+from autoscaler.cli.show_events import event_line
+from autoscaler.cli.show_history import history_picture
+from autoscaler.cli.show_status import status_picture
 from autoscaler.codec import decode
-from autoscaler.control.server import ControlServer
 from autoscaler.core.capacity import Account, Key, Ledger, Resource
 from autoscaler.core.decision import Decision, Input, Reason, ReasonCode, Recommendation
-from autoscaler.core.errors import ControlError
 from autoscaler.core.metrics import Unit
-from autoscaler.core.observation import Change, Request
 from autoscaler.core.snapshot import HostRoom, ReloadStatus, Snapshot
 from autoscaler.store import Event, History
 from tests.samples import DB, EVENTS, HISTORY, LOAD, NOW, ROOM, SCALING_OUT, SNAPSHOT, STEADY
+from tests.support.commands import GOLDEN, golden, shown
+from tests.support.desk import Desk
+from tests.unit.conftest import Run
 
-GOLDEN = Path(__file__).parent.parent / "golden"
 COMMAND = [sys.executable, "-c", "from autoscaler.cli import main; main()"]
 
-Run = Callable[..., Result]
-
-
-@pytest.fixture(autouse=True)
-def _berlin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("TZ", "Europe/Berlin")
-    time.tzset()
-    yield
-    monkeypatch.undo()
-    time.tzset()
-
-
-def golden(name: str, text: str) -> None:
-    """Compare with a golden file; `REGENERATE_GOLDEN=1` writes it instead, for a look at the difference."""
-    path = GOLDEN / name
-    text = "".join(f"{line.rstrip()}\n" for line in text.splitlines())
-    if os.environ.get("REGENERATE_GOLDEN"):
-        path.write_text(text)
-    assert text == path.read_text()
-
-
-class Desk:
-    """A backend with one group, web."""
-
-    def __init__(self) -> None:
-        self.reloaded = ReloadStatus(ok=True, at=NOW)
-        self.asked_at: float | None = None
-        self.asked_events: tuple[str | None, float | None, int] | None = None
-        self.asked_history: tuple[str, float | None] | None = None
-
-    def snapshot(self) -> Snapshot | None:
-        return SNAPSHOT
-
-    def change(self, by: str, group: str, change: Change, count: int | None, for_seconds: float | None) -> Request:
-        if group != "web":
-            raise ControlError(f"no policy for group {group}; groups with a policy: web")
-        return Request(1, NOW, by, group, change, count, for_seconds)
-
-    def change_instance(self, by: str, instance: str, change: Change, for_seconds: float | None) -> Request:
-        return Request(1, NOW, by, "web", change, None, for_seconds, instance)
-
-    def explain(self, group: str, at: float | None) -> Decision:
-        self.asked_at = at
-        return SCALING_OUT
-
-    def accept_ledger(self, by: str) -> None:
-        if self.reloaded is None or not self.reloaded.ok:
-            raise ControlError("the ledger was not lost")
-
-    def events(self, group: str | None, since: float | None, after: int) -> tuple[Event, ...]:
-        self.asked_events = (group, since, after)
-        return tuple(event for event in EVENTS if event.id > after)
-
-    def history(self, group: str, since: float | None) -> History:
-        self.asked_history = (group, since)
-        return HISTORY
-
-    def reload(self, by: str) -> ReloadStatus:
-        return self.reloaded
-
-
-@pytest.fixture
-def desk() -> Desk:
-    return Desk()
-
-
-@pytest.fixture
-def config(tmp_path: Path) -> Path:
-    path = tmp_path / "config.yaml"
-    path.write_text(f"control_socket: {tmp_path / 'control.sock'}\nhosts: {{local: {{uri: qemu:///system}}}}\n")
-    return path
-
-
-@pytest.fixture
-def run(config: Path) -> Run:
-    def run(*arguments: str) -> Result:
-        return CliRunner(env={"AUTOSCALER_CONFIG": str(config)}).invoke(main, arguments)
-
-    return run
-
-
-@pytest.fixture
-def daemon(tmp_path: Path, desk: Desk) -> Iterator[ControlServer]:
-    server = ControlServer(tmp_path / "control.sock", desk)
-    with capture_logs():  # its log would come between the lines of the command, which runs in the same process here
-        server.start()
-        yield server
-        server.stop()
-
-
-def commands(group: click.Group, *before: str) -> Iterator[tuple[str, ...]]:
-    yield before
-    for name, command in sorted(group.commands.items()):
-        if isinstance(command, click.Group):
-            yield from commands(command, *before, name)
-        else:
-            yield (*before, name)
-
-
-@pytest.mark.parametrize("path", list(commands(main)), ids=lambda path: "_".join(path) or "main")
-def test_help(run: Run, path: tuple[str, ...]) -> None:
-    result = CliRunner().invoke(main, [*path, "--help"], prog_name="autoscaler", terminal_width=80)
-    assert result.exit_code == 0
-    assert "\n  Example: autoscaler " in result.output
-    golden(f"cli_help_{'_'.join(path) or 'main'}.txt", result.output)
-
-
-def shown(show: Callable[..., None], value: object, width: int = 80) -> str:
-    console = Console(width=width, file=io.StringIO(), highlight=False, markup=False)
-    show(console, value, NOW + 4)
-    assert isinstance(console.file, io.StringIO)
-    return console.file.getvalue()
+pytestmark = pytest.mark.usefixtures("berlin")
 
 
 HELD = Decision(
@@ -177,7 +63,7 @@ FIRST = replace(EMPTY, tick=None)
     ("name", "snapshot"), [("status", SNAPSHOT), ("status_before_first_tick", FIRST), ("status_no_groups", EMPTY)]
 )
 def test_status_reads_as_in_the_golden_file(name: str, snapshot: Snapshot) -> None:
-    golden(f"cli_{name}.txt", shown(show_status, snapshot))
+    golden(f"cli_{name}.txt", shown(status_picture(snapshot, NOW + 4)))
 
 
 BLIND = Decision(
@@ -239,11 +125,7 @@ BLIND = Decision(
     ("name", "decision"), [("grows", SCALING_OUT), ("steady", STEADY), ("held", HELD), ("blind", BLIND)]
 )
 def test_explain_reads_as_in_the_golden_file(name: str, decision: Decision) -> None:
-    golden(f"cli_explain_{name}.txt", shown(show_decision, decision))
-
-
-def show_rooms(console: Console, rooms: tuple[HostRoom, ...], _now: float) -> None:
-    show_hosts(console, rooms)
+    golden(f"cli_explain_{name}.txt", shown(decision_picture(decision, NOW + 4)))
 
 
 BARE = replace(
@@ -256,7 +138,7 @@ BARE = replace(
 
 @pytest.mark.parametrize(("name", "rooms"), [("hosts", (ROOM, BARE)), ("hosts_before_first_tick", ())])
 def test_hosts_read_as_in_the_golden_file(name: str, rooms: tuple[HostRoom, ...]) -> None:
-    text = shown(show_rooms, rooms)
+    text = shown(hosts_picture(rooms))
     golden(f"cli_{name}.txt", text)
     assert max(map(len, text.splitlines())) <= 80
 
@@ -296,17 +178,8 @@ def test_room_as_json(run: Run) -> None:
     assert run("hosts").output.startswith("host local\n")
 
 
-def show_events(console: Console, events: tuple[Event, ...], now: float) -> None:
-    for event in events:
-        show_event(console, event)
-
-
-def show_past(console: Console, history: History, now: float) -> None:
-    show_history(console, history)
-
-
 def test_events_read_as_in_the_golden_file() -> None:
-    golden("cli_events.txt", shown(show_events, EVENTS))
+    golden("cli_events.txt", shown(map(event_line, EVENTS)))
 
 
 LARGE = replace(
@@ -320,7 +193,7 @@ LARGE = replace(
     [("history", HISTORY), ("history_of_many", LARGE), ("history_empty", History("web", NOW - 3600, NOW, (), {}, 60))],
 )
 def test_history_reads_as_in_the_golden_file(name: str, history: History) -> None:
-    text = shown(show_past, history)
+    text = shown(history_picture(history, 80))
     golden(f"cli_{name}.txt", text)
     assert all(len(line) <= 80 for line in text.partition("Decisions")[0].splitlines())
 
@@ -360,7 +233,7 @@ def test_colours_only_where_a_terminal_wants_them(monkeypatch: pytest.MonkeyPatc
 
     def text() -> str:
         console = Console(file=io.StringIO(), force_terminal=True, width=80)
-        show_status(console, SNAPSHOT, NOW)
+        show(console, status_picture(SNAPSHOT, NOW))
         assert isinstance(console.file, io.StringIO)
         return console.file.getvalue()
 
@@ -392,7 +265,10 @@ def test_json_is_the_daemons_answer(run: Run) -> None:
 @pytest.mark.parametrize(
     ("command", "sentence"),
     [
-        ("scale web 3", "web is held at 3 until 00:13:20 (for 1 h); `autoscaler scale web auto` ends it sooner\n"),
+        (
+            "scale web 3",
+            "web is held at 3 until 2023-11-15 00:13:20 (for 1 h); `autoscaler scale web auto` ends it sooner\n",
+        ),
         ("scale web 3 --for 90s", "web is held at 3 until 23:14:50 (for 1 min 30 s)"),
         ("scale web auto", "web follows its policy again\n"),
         ("pause web", "web is paused: nothing is done for it until `autoscaler resume web`\n"),
@@ -431,7 +307,7 @@ def test_a_group_is_deleted_only_when_that_is_confirmed(config: Path) -> None:
 def test_a_refusal_is_one_message_and_exit_1(run: Run, desk: Desk) -> None:
     result = run("pause", "wbe")
     assert (result.exit_code, result.stdout) == (1, "")
-    assert result.stderr == "error: no policy for group wbe; groups with a policy: web\n"
+    assert result.stderr == "error: no policy for group wbe; did you mean 'web'?\n"
     desk.reloaded = ReloadStatus(ok=False, at=NOW, error="web.yaml:3:1: unknown key")
     result = run("reload")
     assert (result.exit_code, result.stdout) == (1, "")

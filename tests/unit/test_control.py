@@ -19,69 +19,12 @@ from autoscaler.control.client import request
 from autoscaler.control.protocol import MAX_REQUEST_BYTES
 from autoscaler.control.server import ControlServer
 from autoscaler.core.decision import Decision
-from autoscaler.core.errors import AutoscalerError, ControlError, DaemonUnreachableError, StoreError
+from autoscaler.core.errors import AutoscalerError, ControlError, DaemonUnreachableError
 from autoscaler.core.observation import Change, Request
 from autoscaler.core.snapshot import ReloadStatus, Snapshot
 from autoscaler.store import Event, History
 from tests.samples import EVENTS, HISTORY, NOW, SCALING_OUT, SNAPSHOT
-
-
-class Desk:
-    """A backend that notes what it is asked."""
-
-    def __init__(self) -> None:
-        self.shown: Snapshot | None = SNAPSHOT
-        self.noted: list[Request] = []
-        self.asked_at: float | None = None
-        self.asked_events: tuple[str | None, float | None, int] | None = None
-        self.asked_history: tuple[str, float | None] | None = None
-        self.reloaded: ReloadStatus | None = None
-        self.busy = threading.Event()
-        self.busy.set()
-
-    def snapshot(self) -> Snapshot | None:
-        assert self.busy.wait(20)
-        return self.shown
-
-    def change(self, by: str, group: str, change: Change, count: int | None, for_seconds: float | None) -> Request:
-        if group == "full":
-            raise StoreError("the journal cannot be written: no space left on the device")
-        if group != "web":
-            raise ControlError(f"no policy for group {group}; groups with a policy: web")
-        self.noted.append(Request(len(self.noted) + 1, NOW, by, group, change, count, for_seconds))
-        return self.noted[-1]
-
-    def change_instance(self, by: str, instance: str, change: Change, for_seconds: float | None) -> Request:
-        if instance != "web-1":
-            raise ControlError(f"there is no instance {instance}")
-        self.noted.append(Request(len(self.noted) + 1, NOW, by, "web", change, None, for_seconds, instance))
-        return self.noted[-1]
-
-    def explain(self, group: str, at: float | None) -> Decision:
-        self.asked_at = at
-        return SCALING_OUT
-
-    def accept_ledger(self, by: str) -> None:
-        if self.reloaded is None or not self.reloaded.ok:
-            raise ControlError("the ledger was not lost")
-
-    def events(self, group: str | None, since: float | None, after: int) -> tuple[Event, ...]:
-        self.asked_events = (group, since, after)
-        return tuple(event for event in EVENTS if event.id > after)
-
-    def history(self, group: str, since: float | None) -> History:
-        self.asked_history = (group, since)
-        return HISTORY
-
-    def reload(self, by: str) -> ReloadStatus:
-        if self.reloaded is None:
-            raise ZeroDivisionError("a bug in the daemon")
-        return self.reloaded
-
-
-@pytest.fixture
-def desk() -> Desk:
-    return Desk()
+from tests.support.desk import Desk
 
 
 @pytest.fixture
@@ -297,7 +240,8 @@ def test_before_the_first_tick_status_says_so(path: Path, desk: Desk) -> None:
 
 
 @pytest.mark.usefixtures("server")
-def test_a_bug_in_the_daemon_is_logged_there_and_ends_that_connection_only(path: Path) -> None:
+def test_a_bug_in_the_daemon_is_logged_there_and_ends_that_connection_only(path: Path, desk: Desk) -> None:
+    desk.reloaded = None
     with capture_logs() as logs, pytest.raises(DaemonUnreachableError, match="closed the connection without an answer"):
         request(path, "reload")
     assert [log["event"] for log in logs] == ["control_connection_failed"]

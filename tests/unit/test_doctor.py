@@ -23,7 +23,7 @@ from autoscaler.doctor.service import check_daemon, check_socket, check_watchdog
 from autoscaler.host.clock import synchronised
 from autoscaler.host.kvm_device import User, user_of
 from autoscaler.hypervisor.inspection import Inspection, parse_qemu_ids
-from tests.unit.test_cli import golden
+from tests.support.commands import golden
 
 NOBODY = User(65534, frozenset({65534}), "nobody")
 STRANGER = User(4242, frozenset({4242}), "4242")

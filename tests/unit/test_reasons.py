@@ -1,7 +1,5 @@
 import os
 import re
-import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +9,7 @@ from autoscaler import reasons
 from autoscaler.core.decision import LIMITERS, Parameter, Reason, ReasonCode, but_for
 from autoscaler.core.metrics import Unit
 from autoscaler.reasons import SENTENCES, describe, describe_but_for, duration, figure
-from tests.samples import SCALING_OUT
+from tests.samples import NOW, SCALING_OUT
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "reasons.txt"
 
@@ -134,13 +132,7 @@ EXAMPLES: dict[ReasonCode, dict[str, Parameter]] = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _berlin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("TZ", "Europe/Berlin")
-    time.tzset()
-    yield
-    monkeypatch.undo()
-    time.tzset()
+pytestmark = pytest.mark.usefixtures("berlin")
 
 
 def test_every_code_reads_as_in_the_golden_file() -> None:
@@ -209,3 +201,21 @@ def test_a_parameter_that_is_not_there_shows_as_a_question_mark() -> None:
 )
 def test_durations_read_as_people_say_them(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("at", "shown"),
+    [
+        pytest.param(NOW, "23:13:20", id="today"),
+        pytest.param(NOW + 3600, "2023-11-15 00:13:20", id="tomorrow"),
+        pytest.param(NOW - 86400, "2023-11-13 23:13:20", id="yesterday"),
+        pytest.param(1_698_539_400.0, "2023-10-29 02:30:00 CEST", id="the first of two half past two"),
+        pytest.param(1_698_543_000.0, "2023-10-29 02:30:00 CET", id="the second of them"),
+        pytest.param(1_679_792_399.0, "2023-03-26 01:59:59", id="before an hour that is left out"),
+        pytest.param(1_679_792_400.0, "2023-03-26 03:00:00", id="after it"),
+    ],
+)
+def test_a_time_is_the_operators_with_its_date_unless_it_is_todays(at: float, shown: str) -> None:
+    assert reasons.clock(at) == shown
+    assert reasons.moment(at).endswith(shown)
+    assert reasons.minute(at).startswith(shown[:-10]) or shown == "23:13:20"

@@ -1,15 +1,13 @@
 """What `autoscaler traffic` prints."""
 
-import io
-
 import pytest
-from rich.console import Console
 
-from autoscaler.cli.show_traffic import show_traffic
+from autoscaler.cli.show_traffic import traffic_picture
 from autoscaler.core.observation import Slot, SlotState, TrafficView
 from autoscaler.core.policy import TrafficKind
 from autoscaler.core.snapshot import TrafficStatus
 from autoscaler.core.traffic import Service
+from tests.support.commands import shown
 
 WANTED = (
     Service("web-1", "local", "192.0.2.1", 80),
@@ -30,9 +28,7 @@ VIEW = TrafficView(
 
 
 def printed(status: TrafficStatus) -> list[list[str]]:
-    out = io.StringIO()
-    show_traffic(Console(file=out, highlight=False, markup=False, width=200), "web", status, 100.0)
-    return [line.split() for line in out.getvalue().splitlines()]
+    return [line.split() for line in shown(traffic_picture("web", status, 100.0), 200).splitlines()]
 
 
 def test_everybody_who_should_be_or_is_there_is_listed() -> None:

@@ -1,7 +1,6 @@
 """`autoscaler simulate` and `record`: what they print and write, and every fault of what they are given."""
 
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -16,8 +15,8 @@ from autoscaler.core.step import step
 from autoscaler.simulate.load import Load, read_load, write_load
 from autoscaler.simulate.page import thin
 from autoscaler.store import Journal, TickRecord
+from tests.support.commands import golden
 
-GOLDEN = Path(__file__).parent.parent / "golden"
 POLICY = """\
 version: 1
 group: web
@@ -54,14 +53,6 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def run(*words: str) -> Result:
     return CliRunner().invoke(main, list(words), env={"COLUMNS": "80"})
-
-
-def golden(name: str, text: str) -> None:
-    path = GOLDEN / name
-    text = "".join(f"{line.rstrip()}\n" for line in text.splitlines())
-    if os.environ.get("REGENERATE_GOLDEN"):
-        path.write_text(text)
-    assert text == path.read_text()
 
 
 def test_every_fault_of_a_load_is_located(place: Path) -> None:
@@ -148,7 +139,7 @@ def test_chance_is_seeded(place: Path) -> None:
         (("--load", "load.csv"), "wants a --policy"),
         (("--policy", "web.yaml", "--load", "load.csv", "--boot-delay", "measured"), "wants a --recording"),
         (("--policy", "web.yaml", "--load", "load.csv", "--boot-delay", "soon"), "no duration"),
-        (("--policy", "web.yaml", "--load", "load.csv", "--against", "hpa,magic"), "'magic' is not among"),
+        (("--policy", "web.yaml", "--load", "load.csv", "--against", "hpa,magic"), "'magic' is not known; allowed: "),
         (("--policy", "web.yaml", "--load", "load.csv", "--failures", "101%"), "no share"),
         (("--policy", "web.yaml", "--load", "load.csv", "--line", "0%"), "above 0%"),
         (("--policy", "web.yaml", "--load", "load.csv", "--step", "0.0001s"), "make them longer"),

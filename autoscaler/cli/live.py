@@ -1,0 +1,23 @@
+"""Pictures that are drawn anew: in place on a terminal, one below the other elsewhere."""
+
+from collections.abc import Iterable
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.text import Text
+
+from autoscaler.cli.output import Picture, hanging, is_live, show
+
+
+def show_live(console: Console, pictures: Iterable[Picture]) -> None:
+    """Show one picture after the other for as long as they come."""
+    if not is_live(console):
+        for number, picture in enumerate(pictures):
+            if number:
+                console.print()
+            show(console, picture)
+        return
+    with Live(console=console, screen=True, auto_refresh=False) as live:
+        for picture in pictures:
+            parts = (hanging(console, part) if isinstance(part, Text) else part for part in picture)
+            live.update(Group(*parts), refresh=True)

@@ -1,0 +1,206 @@
+"""Commands on terminals, in pipes, in other locales: what of colours, widths and signs each is given."""
+
+import errno
+import fcntl
+import json
+import os
+import pty
+import re
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from autoscaler.cli.output import harmless
+from autoscaler.cli.show_history import history_picture
+from autoscaler.cli.show_status import status_picture
+from autoscaler.cli.show_traffic import traffic_picture
+from autoscaler.control.server import ControlServer
+from tests.samples import HISTORY, NOW, SNAPSHOT, TRAFFIC
+from tests.support.commands import at_terminal, shown
+from tests.support.desk import Desk
+from tests.unit.conftest import Run
+
+COMMAND = [sys.executable, "-c", "from autoscaler.cli import main; main()"]
+CONTROL = re.compile(rb"\x1b[\[\]()][0-9;?]*[A-Za-z]")
+
+
+def terminal(columns: int) -> tuple[int, int]:
+    """Open both ends of a terminal of so many columns: ours, and a command's."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 40, columns, 0, 0))
+    return ours, theirs
+
+
+def rest(ours: int) -> bytes:
+    """Read what is written to a terminal until nobody has its other end open any more, and close ours."""
+    written = bytearray()
+    while part := _read(ours):
+        written += part
+    os.close(ours)
+    return bytes(written)
+
+
+def _read(ours: int) -> bytes:
+    try:
+        return os.read(ours, 65536)
+    except OSError as end:
+        if end.errno != errno.EIO:  # so Linux tells of the end
+            raise
+    return b""
+
+
+def on_a_terminal(
+    config: Path, *words: str, columns: int = 80, environment: Mapping[str, str] | None = None
+) -> tuple[int, bytes]:
+    """Run a command on a real terminal, and give its exit code and all that it wrote there."""
+    ours, theirs = terminal(columns)
+    kept = {name: value for name, value in os.environ.items() if name not in {"NO_COLOR", "COLUMNS", "LINES"}}
+    env = {
+        **kept,
+        "AUTOSCALER_CONFIG": str(config),
+        "TERM": "xterm-256color",
+        "LC_ALL": "C.UTF-8",
+        **(environment or {}),
+    }
+    with subprocess.Popen([*COMMAND, *words], stdin=theirs, stdout=theirs, stderr=theirs, env=env) as process:
+        os.close(theirs)
+        written = rest(ours)
+    return process.returncode, written
+
+
+@pytest.mark.usefixtures("daemon")
+@pytest.mark.parametrize(
+    ("environment", "coloured", "controlled"),
+    [
+        pytest.param({}, True, True, id="colours"),
+        pytest.param({"NO_COLOR": "1"}, False, True, id="NO_COLOR"),
+        pytest.param({"TERM": "dumb"}, False, False, id="a dumb terminal"),
+    ],
+)
+def test_colours_are_for_terminals_that_want_them(
+    config: Path, environment: dict[str, str], coloured: bool, controlled: bool
+) -> None:
+    code, written = on_a_terminal(config, "status", environment=environment)
+    assert code == 0
+    assert (b"\x1b[32m" in written or b"\x1b[1;31m" in written) is coloured
+    assert bool(CONTROL.search(written)) is controlled
+    assert "web: 2 ready of 4, from 1 to 4" in CONTROL.sub(b"", written).decode().replace("\r\n", "\n")
+
+
+@pytest.mark.usefixtures("daemon")
+@pytest.mark.parametrize("command", ["status", "hosts", "events", "history web --since 1h", "explain web", "--help"])
+def test_a_pipe_is_given_no_control_codes(config: Path, command: str) -> None:
+    env = {**os.environ, "AUTOSCALER_CONFIG": str(config), "TERM": "xterm-256color"}
+    done = subprocess.run([*COMMAND, *command.split()], capture_output=True, env=env, check=True)
+    assert not CONTROL.search(done.stdout)
+    assert b"\x1b" not in done.stdout
+    assert done.stderr == b""
+
+
+@pytest.mark.usefixtures("daemon")
+@pytest.mark.parametrize("columns", [60, 80, 150])
+@pytest.mark.parametrize("command", ["status", "hosts", "history web --since 1h", "traffic web", "capacity web --to 9"])
+def test_lines_are_no_longer_than_the_terminal(config: Path, desk: Desk, columns: int, command: str) -> None:
+    desk.shown = SNAPSHOT
+    _, written = on_a_terminal(config, *command.split(), columns=columns)
+    lines = CONTROL.sub(b"", written).decode().splitlines()
+    assert max(map(len, lines)) <= columns
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_nothing_is_clipped_on_a_narrow_terminal(width: int) -> None:
+    for picture in (status_picture(SNAPSHOT, NOW), traffic_picture("web", TRAFFIC, NOW)):
+        text = shown(picture, width)
+        assert "…" not in text
+        assert max(map(len, text.splitlines())) <= width
+    assert "192.0.2.1:80" in shown(traffic_picture("web", TRAFFIC, NOW), 80)
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_a_chart_is_as_wide_as_the_terminal(width: int) -> None:
+    lines = shown(history_picture(HISTORY, width), width).splitlines()
+    assert max(map(len, lines[:10])) == width
+
+
+@pytest.mark.usefixtures("daemon")
+@pytest.mark.parametrize("locale", ["de_DE.ISO-8859-1", "en_US.ISO-8859-1"])
+def test_a_locale_without_the_signs_gets_others(config: Path, locale: str) -> None:
+    """The interpreter is told the encoding itself: the machine need not have such a locale."""
+    env = {**os.environ, "AUTOSCALER_CONFIG": str(config), "LC_ALL": locale, "PYTHONIOENCODING": "iso-8859-1"}
+    done = subprocess.run([*COMMAND, "history", "web", "--since", "1h"], capture_output=True, env=env, check=True)
+    assert done.stderr == b""
+    text = done.stdout.decode("iso-8859-1")
+    assert "2 -> 4" in text
+    assert "######" in text
+    assert not set(text) & set("→▁▂▃▄▅▆▇█┤")
+    ascii_only = subprocess.run(
+        [*COMMAND, "history", "web", "--since", "1h"],
+        capture_output=True,
+        env={**env, "PYTHONIOENCODING": "ascii"},
+        check=True,
+    )
+    assert ascii_only.stdout.isascii()
+
+
+def test_what_would_steer_a_terminal_is_escaped() -> None:
+    assert (
+        harmless("red \x1b[31m\r\x07 caf\u00e9 \u202e\n\udcff") == r"red \x1b[31m\r\x07 café \u202e" + "\n" + r"\udcff"
+    )
+
+
+@pytest.mark.usefixtures("daemon")
+def test_an_error_cannot_steer_the_terminal(run: Run) -> None:
+    result = run("pause", "w\x1b[31meb")
+    assert result.exit_code == 1
+    assert "\x1b" not in result.output
+
+
+@pytest.mark.usefixtures("daemon", "berlin")
+def test_status_is_shown_anew_until_ctrl_c(run: Run, config: Path, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[float] = []
+
+    def wait(seconds: float) -> None:
+        waited.append(seconds)
+        if len(waited) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(time, "sleep", wait)
+    result = run("status", "--watch", "5s", "--json")
+    assert result.exit_code == 130
+    assert [json.loads(line)["version"] for line in result.stdout.splitlines()] == ["0.1.0", "0.1.0"]
+    assert waited == [5.0, 5.0]
+    waited.clear()
+    result = run("status", "--watch")
+    assert (result.exit_code, waited) == (130, [2.0, 2.0])
+    assert result.stdout.count("autoscaler 0.1.0, running for") == 2
+    waited.clear()
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setenv("AUTOSCALER_CONFIG", str(config))
+    code, text = at_terminal("status", "--watch", "1m")
+    assert (code, waited) == (130, [60.0, 60.0])
+    assert "\x1b" not in text
+
+
+def test_a_terminal_is_drawn_anew_in_place(config: Path, daemon: ControlServer) -> None:
+    """The first picture is on an alternate screen, which ends with the command."""
+    ours, theirs = terminal(80)
+    env = {**os.environ, "AUTOSCALER_CONFIG": str(config), "TERM": "xterm-256color"}
+    command = [*COMMAND, "status", "--watch", "1s"]
+    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=env) as process:
+        os.close(theirs)
+        written = bytearray()
+        while written.count(b"running for") < 2:
+            written += os.read(ours, 65536)
+        process.send_signal(signal.SIGINT)
+        written += rest(ours)
+    assert process.returncode == 130
+    assert written.startswith(b"\x1b[?1049h")
+    assert b"\x1b[?1049l" in written
+    assert b"Traceback" not in written

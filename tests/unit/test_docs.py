@@ -290,7 +290,7 @@ def commands(page: Path) -> Iterator[tuple[str, list[str]]]:
         shown += re.sub(r"<<'EOF'\n.*?^EOF$", "", lines, flags=re.DOTALL | re.MULTILINE).splitlines()
     for text in shown:
         found = re.match(r"(?:sudo )?(?:\S*/)?autoscaler (?!COMMAND)([^|>&;]+)", " ".join(text.split()))
-        if found:
+        if found and "[OPTIONS]" not in text:
             yield text, shlex.split(re.sub(r"[\[\]…]", " ", found[1]), comments=True)
 
 

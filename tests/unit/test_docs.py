@@ -303,15 +303,15 @@ def test_every_command_is_one_of_ours(page: Path) -> None:
             pytest.fail(f"{text}: {error.format_message()}")
 
 
-def take(command: click.Command, words: list[str]) -> None:
+def take(command: click.Command, words: list[str], parent: click.Context | None = None) -> None:
     """Read words as the command would, but for the values: pages write GROUP and N. Raises UsageError."""
-    context = click.Context(command, info_name=command.name)
+    context = click.Context(command, parent=parent, info_name=command.name, **command.context_settings)
     _, rest, _ = command.make_parser(context).parse_args(list(words))
     if isinstance(command, click.Group):
         if rest:
             _, found, below = command.resolve_command(context, rest)
             assert found is not None
-            take(found, below)
+            take(found, below, context)
     elif rest:
         raise click.UsageError(f"one word too many: {rest}")
 

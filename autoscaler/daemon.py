@@ -108,7 +108,7 @@ class Daemon:
             run_hook=run_hook,
         )
         loads = {name: HostLoad(name).sample for name, host in config.hosts.items() if is_local(host.uri)}
-        self._queries = Queries(_prometheus(config))
+        self._queries = Queries(prometheus_of(config))
         self._prober = Prober(now=time.time, on_change=self._ticker.wake)
         self._balancers = Balancers(now=time.time, on_change=self._ticker.wake)
         self._webhooks = Webhooks(_receivers(config))
@@ -319,7 +319,8 @@ class Daemon:
             self._pruned_at = at
 
 
-def _prometheus(config: Config) -> Prometheus | None:
+def prometheus_of(config: Config) -> Prometheus | None:
+    """Make the configuration's Prometheus, if it names one."""
     server = config.prometheus
     if server is None:
         return None

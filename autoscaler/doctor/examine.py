@@ -11,6 +11,7 @@ from autoscaler.core.policy import Policy
 from autoscaler.doctor.files import check_config_file, check_policy_files, check_state
 from autoscaler.doctor.hosts import check_host
 from autoscaler.doctor.machine import check_clock, check_pressure
+from autoscaler.doctor.others import check_others
 from autoscaler.doctor.service import check_daemon
 from autoscaler.host import clock
 from autoscaler.host.load import pressure
@@ -40,6 +41,7 @@ def examine(path: Path | None) -> Iterator[Finding]:
         yield check_policy_files(config, len(policies))
     yield check_state(config)
     yield from check_daemon(config)
+    yield from check_others(config, policies)
     for name, host in config.hosts.items():
         yield from check_host(name, host.uri, [policy for policy in policies if name in policy.hosts])
 

@@ -13,12 +13,13 @@ from rich.console import Console
 
 from autoscaler.cli import main
 from autoscaler.cli.show_findings import show_findings
-from autoscaler.config import Config
-from autoscaler.core.policy import Accelerator, Image, Machine, Policy, Size
+from autoscaler.config import Config, PrometheusServer, Webhook
+from autoscaler.core.policy import Accelerator, Image, Machine, Policy, Size, Traffic, TrafficKind
 from autoscaler.doctor import Finding, Level
 from autoscaler.doctor.files import check_config_file, check_policy_files, check_state
 from autoscaler.doctor.hosts import _check_kvm
 from autoscaler.doctor.machine import check_clock, check_kvm_device, check_pressure
+from autoscaler.doctor.others import check_others
 from autoscaler.doctor.service import check_daemon, check_socket, check_watchdog
 from autoscaler.host.clock import synchronised
 from autoscaler.host.kvm_device import User, user_of
@@ -114,6 +115,36 @@ def test_bad_files(config: Config, tmp_path: Path, spoil: Spoil, code: str, leve
     assert findings[code].level is level
     assert named in findings[code].found
     assert findings[code].remedy
+
+
+WEB = Policy(
+    "web",
+    Image("default", "golden.qcow2"),
+    Size(1, 4),
+    traffic=Traffic(TrafficKind.HAPROXY, port=80, socket="/nowhere/admin.sock", backend="web", slots="web"),
+)
+
+
+def test_what_others_answer(config: Config, tmp_path: Path) -> None:
+    assert list(check_others(config, ())) == []
+    secret = tmp_path / "secret"
+    secret.write_text("s3cret")
+    secret.chmod(0o644)
+    config = replace(
+        config,
+        prometheus=PrometheusServer("http://127.0.0.1:9"),
+        webhooks=(Webhook("https://chat/", secret), Webhook("https://other/")),
+    )
+    prometheus, webhook, balancer = check_others(config, (WEB,))
+    assert [found.code for found in (prometheus, webhook, balancer)] == ["prometheus", "webhook", "balancer"]
+    assert all(found.level is Level.ERROR and found.remedy for found in (prometheus, webhook, balancer))
+    assert "127.0.0.1:9" in prometheus.found
+    assert "every user of this machine may read the secret" in webhook.found
+    assert "s3cret" not in webhook.found
+    assert "group web" in balancer.found
+    assert "/nowhere/admin.sock" in balancer.found
+    secret.chmod(0o400)
+    assert next(found for found in check_others(config, ()) if found.code == "webhook").level is Level.OK
 
 
 def test_a_socket_that_anyone_may_open(tmp_path: Path) -> None:

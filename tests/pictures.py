@@ -255,7 +255,7 @@ for (const panel of $panels) {
     paths: uPlot.paths.stepped({align: 1}), points: {show: false}}));
   new uPlot({width: 1070, height: 190, legend: {live: false},
     scales: {x: {time: false}, y: {range: (u, low, high) => [0, high * 1.1]}},
-    axes: [{values: (u, at) => at.map(t => t + " s")}, {size: 50}], series: [{}, ...series]},
+    axes: [{values: (u, at) => at.map(t => t + " s")}, {size: 50, incrs: [0.1, 0.2, 0.5, 1, 2, 5, 10]}], series: [{}, ...series]},
     [lines[0].map((_, at) => at), ...lines], document.body);
 }
 </script>

@@ -4,8 +4,8 @@ TESTS := $(PYTHON) -m pytest
 LOCK := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
 	--no-annotate --custom-compile-command 'make lock' --upgrade pyproject.toml
 
-.PHONY: help demo demo-stop setup check test test-all faults soak elasticity benchmark format reference man lock clean \
-	install uninstall docs site pictures
+.PHONY: help demo demo-stop setup check test test-all faults soak elasticity benchmark generate format reference man lock \
+	clean install uninstall docs site pictures
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -46,8 +46,13 @@ elasticity: setup  ## Judge target tracking and published algorithms on recorded
 	@test -d "$(TRACES)" || { echo "usage: make elasticity TRACES=/path/to/folder/of/csv" >&2; exit 2; }
 	$(PYTHON) benchmarks/elasticity.py $(TRACES) docs
 
-benchmark: setup  ## Tell how long a rehearsal of up to 30 days takes
+benchmark: setup  ## Tell how long a rehearsal of up to 30 days takes, and what a scrape costs
 	$(PYTHON) benchmarks/simulate.py
+	$(PYTHON) benchmarks/scrape.py
+
+generate: reference  ## Write what is made from code: docs/commands.md, docs/metrics.md and the dashboards
+	$(PYTHON) -m deploy.prometheus.page
+	$(PYTHON) -m deploy.grafana.dashboards
 
 SITE := .cache/site
 docs: setup site  ## Make the documentation a site, in .cache/site; every warning is an error

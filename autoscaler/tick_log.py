@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import structlog
 
 from autoscaler.chronicle import Chronicle
-from autoscaler.core.decision import Decision
+from autoscaler.core.decision import Decision, scales
 from autoscaler.core.snapshot import GroupStatus, HostStatus
 from autoscaler.core.status import Finished, host_statuses
 from autoscaler.core.transition import Transition
@@ -44,7 +44,7 @@ class TickLog:
 
     def _decision(self, decision: Decision, previous: Decision | None) -> None:
         codes = [reason.code.value for reason in decision.reasons]
-        if decision.admitted != decision.current and (previous is None or decision.admitted != previous.admitted):
+        if scales(decision, previous.admitted if previous is not None else None):
             self._chronicle.scaled(decision)
             log.info(
                 "group scaled",

@@ -9,18 +9,18 @@ import io
 import json
 import math
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from string import Template
 from typing import Any
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlsplit
 
 from rich.console import Console
 from rich.terminal_theme import SVG_EXPORT_THEME
@@ -36,7 +36,8 @@ from autoscaler.core.transition import InstanceState
 from deploy.demo import golden, run
 from deploy.demo.footprint import DemoError
 from deploy.demo.live import Screen, View, view
-from deploy.demo.story import find_group, is_news, ready_instances
+from deploy.demo.story import GROUP, find_group, is_news, ready_instances
+from tests.support.dashboards import panel_queries
 from tests.support.prometheus import Prometheus
 
 Panel = dict[str, Any]
@@ -45,11 +46,8 @@ DOCS = golden.CHECKOUT / "docs"
 TAPE = DOCS / "pictures/demo.json"
 ANSWERS = DOCS / "pictures/dashboard.json"
 """What a Prometheus that scraped the demo answered to queries of the dashboard."""
-PANELS = {
-    "Size": ["autoscaler_group_size_max", "autoscaler_group_size_recommended", "autoscaler_group_size_admitted"],
-    "Load and target": ["autoscaler_group_load_ratio", "autoscaler_group_load_target_ratio"],
-    "Instances by state": ["sum by (state) (autoscaler_group_instances) > 0"],
-}
+PANELS = ("Size", "Load and target", "Instances by state")
+"""Of the dashboard of a group, deploy/grafana/autoscaler-group.json."""
 GROWN = 3
 """Recording ends with what the demo does when so many instances were ready."""
 ADDRESS = f"http://127.0.0.1:{run.PORT}/metrics"
@@ -221,16 +219,23 @@ def draw(title: str, columns: int, print_to: Callable[[Console], None]) -> str:
 
 def ask(prometheus: Prometheus, begin: float, end: float) -> Iterator[Panel]:
     """Ask for every second of a time; gives each panel's queries and lines, with null where there was nothing."""
-    for title, queries in PANELS.items():
+    seconds = range(int(begin), int(end) + 1)
+    span = {"start": str(seconds[0]), "end": str(seconds[-1]), "step": "1"}
+    for title in PANELS:
         lines: dict[str, list[float | None]] = {}
-        for query in queries:
-            span = {"query": query, "start": str(int(begin)), "end": str(int(end)), "step": "1"}
-            with urllib.request.urlopen(f"{prometheus.url}/api/v1/query_range?{urlencode(span)}", timeout=10) as answer:
-                for series in json.load(answer)["data"]["result"]:
-                    told = {int(at): float(value) for at, value in series["values"]}
-                    name = series["metric"].get("state") or query.removeprefix("autoscaler_group_")
-                    lines[name] = [told.get(at) for at in range(int(begin), int(end) + 1)]
-        yield {"title": title, "queries": queries, "lines": lines}
+        asked = [query for query in panel_queries("autoscaler-group") if query.panel == title]
+        for query in asked:
+            for series in prometheus.get("query_range", query=_of_demo(query.expression), **span)["result"]:
+                told = {int(at): float(value) for at, value in series["values"]}
+                name = re.sub(r"\{\{(\w+)\}\}", lambda label, of=series["metric"]: of[label[1]], query.legend)
+                if any(told.values()):
+                    lines[name] = [told.get(at) for at in seconds]
+        yield {"title": title, "queries": [_of_demo(query.expression) for query in asked], "lines": lines}
+
+
+def _of_demo(expression: str) -> str:
+    """Ask about the demo's group, of the only daemon there is."""
+    return expression.replace('instance=~".*", ', "").replace('group="web"', f'group="{GROUP}"')
 
 
 DASHBOARD = """\
@@ -255,7 +260,8 @@ for (const panel of $panels) {
     paths: uPlot.paths.stepped({align: 1}), points: {show: false}}));
   new uPlot({width: 1070, height: 190, legend: {live: false},
     scales: {x: {time: false}, y: {range: (u, low, high) => [0, high * 1.1]}},
-    axes: [{values: (u, at) => at.map(t => t + " s")}, {size: 50, incrs: [0.1, 0.2, 0.5, 1, 2, 5, 10]}], series: [{}, ...series]},
+    axes: [{values: (u, at) => at.map(t => t + " s")}, {size: 50, incrs: [0.1, 0.2, 0.5, 1, 2, 5, 10]}],
+    series: [{}, ...series]},
     [lines[0].map((_, at) => at), ...lines], document.body);
 }
 </script>

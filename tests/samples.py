@@ -18,6 +18,7 @@ from autoscaler.core.snapshot import (
     InstanceStatus,
     Portion,
     ReloadStatus,
+    Scaling,
     Snapshot,
     TickStatus,
     Totals,
@@ -158,6 +159,7 @@ ROOM = HostRoom(
     (Consumer("ffmpeg", 4242, 0.93), Consumer("web-1", 77, 0.52, guest=True)),
     4 << 30,
     300 << 20,
+    {"default": 29 << 30},
 )
 
 SNAPSHOT = Snapshot(
@@ -183,6 +185,10 @@ SNAPSHOT = Snapshot(
                 clones=Durations().add(0.6).add(1.4),
                 launches=Durations().add(5.5),
                 transitions={"ready": 2},
+                failed_launches=2,
+                scalings={"out": 3, "in": 1},
+                scaled=Scaling(NOW - 10, 2, 4, ReasonCode.SCALE_OUT_LIMITED_BY_MAX),
+                admitted=4,
             )
         },
         ticks=Durations().add(0.21).add(0.19),

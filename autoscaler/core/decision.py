@@ -169,6 +169,11 @@ def decisive(decision: Decision) -> tuple[Reason, ...]:
     return limits or tuple(wish.reason for wish in decision.recommendations) or decision.reasons
 
 
+def scales(decision: Decision, admitted_before: int | None) -> bool:
+    """Tell whether a decision changes the size of its group; one that is only repeated does not."""
+    return decision.admitted not in (decision.current, admitted_before)
+
+
 LIMITERS = frozenset(
     {
         ReasonCode.SCALE_OUT_LIMITED_BY_MAX,

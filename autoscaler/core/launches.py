@@ -7,12 +7,20 @@ from math import ceil
 from autoscaler.core.instances import Instance
 from autoscaler.core.memory import GroupMemory
 from autoscaler.core.policy import Image, Policy
-from autoscaler.core.transition import InstanceState, TransitionReason
+from autoscaler.core.transition import InstanceState, Transition, TransitionReason
 
 KEPT = 50
 """How many launches of an image are remembered."""
 SHORTEST_WARM_UP_SECONDS, LONGEST_WARM_UP_SECONDS = 10.0, 600.0
 _COMING = frozenset({InstanceState.REQUESTED, InstanceState.CLONING, InstanceState.BOOTING})
+_FAILURES = frozenset(
+    {
+        TransitionReason.LAUNCH_FAILED,
+        TransitionReason.READY_TIMEOUT,
+        TransitionReason.CRASHED,
+        TransitionReason.IO_ERROR,
+    }
+)
 
 
 def image_name(image: Image) -> str:
@@ -33,6 +41,11 @@ def launched_seconds(group: GroupMemory, instances: Sequence[Instance], at: floa
         if known.ready_at == at and not known.returned:
             found.append(max(at - instance.created_at, 0.0))
     return tuple(found)
+
+
+def failed_launch(transition: Transition) -> bool:
+    """Tell whether an instance was lost before it ever was ready."""
+    return transition.before in _COMING and transition.reason in _FAILURES
 
 
 def note_launches(launches: dict[str, tuple[float, ...]], image: Image, seconds: Sequence[float]) -> None:

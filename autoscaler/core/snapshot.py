@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from autoscaler.core.capacity import Key, Ledger
-from autoscaler.core.decision import Decision
+from autoscaler.core.decision import Decision, ReasonCode
 from autoscaler.core.memory import Override
 from autoscaler.core.observation import Consumer, HostSample, TrafficView
 from autoscaler.core.policy import Mode, Size, TrafficKind
@@ -65,6 +66,12 @@ class GroupStatus:
     port: int | None = None
     """Where its instances serve, by its policy."""
 
+    @property
+    def listed(self) -> bool:
+        """Whether its instances could be listed: where they could not, `instances` is empty and the group is not."""
+        reasons = () if self.decision is None else self.decision.reasons
+        return all(reason.code is not ReasonCode.HELD_BY_UNKNOWN_INVENTORY for reason in reasons)
+
 
 @dataclass(frozen=True, slots=True)
 class ImageLaunches:
@@ -116,6 +123,8 @@ class HostRoom:
     top: tuple[Consumer, ...] = ()
     swap_total_bytes: int | None = None
     swap_used_bytes: int | None = None
+    growth_bytes: Mapping[str, int] = field(default_factory=dict)
+    """By pool: what its thin volumes may still come to take, whatever of it the limits count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,8 +151,8 @@ class ReloadStatus:
 class Durations:
     """A cumulative histogram in Prometheus' sense: `buckets[i]` counts durations up to `bounds[i]` seconds."""
 
-    bounds: tuple[float, ...] = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0)
-    buckets: tuple[int, ...] = (0,) * 11
+    bounds: tuple[float, ...] = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 120.0, 600.0)
+    buckets: tuple[int, ...] = (0,) * 8
     count: int = 0
     sum_seconds: float = 0.0
 
@@ -151,6 +160,22 @@ class Durations:
         """Return the histogram with one more duration."""
         buckets = tuple(n + (seconds <= bound) for n, bound in zip(self.buckets, self.bounds, strict=True))
         return Durations(self.bounds, buckets, self.count + 1, self.sum_seconds + seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Scaling:
+    """A decision that changed the size of its group."""
+
+    at: float
+    before: int
+    admitted: int
+    reason: ReasonCode | None
+    """The first of those that were decisive; None where none was told."""
+
+    @property
+    def direction(self) -> Literal["out", "in"]:
+        """Whether it added instances or removed some."""
+        return "out" if self.admitted > self.before else "in"
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +193,14 @@ class GroupTotals:
     removals: Durations = field(default_factory=Durations)
     transitions: Mapping[str, int] = field(default_factory=dict)
     """Instances that came into a state."""
+    failed_launches: int = 0
+    """Instances that were lost before they ever were ready."""
+    scalings: Mapping[str, int] = field(default_factory=dict)
+    """Decisions that changed the size, by direction."""
+    scaled: Scaling | None = None
+    """The last of them."""
+    admitted: int | None = None
+    """What the last decision admitted."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,10 @@ from functools import cached_property
 
 from autoscaler.core.action import Clone, InFlight, Intent, IntentState, Outcome, Remove
 from autoscaler.core.capacity import need_of
-from autoscaler.core.decision import Decision, ReasonCode
+from autoscaler.core.decision import Decision, ReasonCode, decisive, scales
 from autoscaler.core.errors import ControlError
 from autoscaler.core.instances import Instance, unread_hosts
-from autoscaler.core.launches import image_name, quantile, with_warm_up
+from autoscaler.core.launches import failed_launch, image_name, quantile, with_warm_up
 from autoscaler.core.memory import GroupMemory, Memory
 from autoscaler.core.observation import (
     Change,
@@ -33,6 +33,7 @@ from autoscaler.core.snapshot import (
     ImageLaunches,
     InstanceStatus,
     Portion,
+    Scaling,
     Snapshot,
     Totals,
     TrafficStatus,
@@ -109,6 +110,7 @@ def room_statuses(finished: Finished) -> tuple[HostRoom, ...]:
                 sample.top if sample is not None else (),
                 sample.swap_total_bytes if sample is not None else None,
                 sample.swap_used_bytes if sample is not None else None,
+                {name: pool.growth_bytes for name, pool in inventory.capacity.pools.items()},
             )
         )
     return tuple(rooms)
@@ -135,7 +137,11 @@ def accumulate(totals: Totals, finished: Finished) -> Totals:
     for transition in finished.result.transitions:
         total = groups.get(transition.group, GroupTotals())
         if transition.before is not transition.after:
-            total = replace(total, transitions=_plus(total.transitions, {transition.after.value: 1}))
+            total = replace(
+                total,
+                transitions=_plus(total.transitions, {transition.after.value: 1}),
+                failed_launches=total.failed_launches + failed_launch(transition),
+            )
         groups[transition.group] = total
     for policy in finished.policies:
         known = finished.result.memory.groups.get(policy.group, GroupMemory())
@@ -268,7 +274,12 @@ def _instance(instance: Instance, group: GroupMemory, probes: Mapping[str, Probe
 def _count_decision(totals: GroupTotals, decision: Decision) -> GroupTotals:
     codes = [reason.code.value for reason in decision.reasons]
     codes += [recommendation.reason.code.value for recommendation in decision.recommendations]
-    return replace(totals, reasons=_plus(totals.reasons, Counter(codes)))
+    totals = replace(totals, reasons=_plus(totals.reasons, Counter(codes)))
+    if scales(decision, totals.admitted):
+        code = next((reason.code for reason in decisive(decision)), None)
+        scaled = Scaling(decision.at, decision.current, decision.admitted, code)
+        totals = replace(totals, scalings=_plus(totals.scalings, {scaled.direction: 1}), scaled=scaled)
+    return replace(totals, admitted=decision.admitted)
 
 
 def _count_outcome(totals: GroupTotals, outcome: Outcome) -> GroupTotals:

@@ -8,7 +8,8 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from autoscaler.core.snapshot import Durations, Snapshot
-from autoscaler.exporter.families import FAMILIES, Family
+from autoscaler.exporter.families import FAMILIES
+from autoscaler.exporter.family import Family
 
 
 class SnapshotCollector(Collector):

@@ -1,34 +1,22 @@
 """Every metric the daemon exports, each a row: what it is called, what it means, and where a snapshot has it."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Literal
 
 from autoscaler.core.admission import REFUSALS
-from autoscaler.core.decision import Decision, Input
+from autoscaler.core.decision import Decision, Input, ReasonCode, decisive
 from autoscaler.core.errors import HypervisorErrorKind
 from autoscaler.core.observation import HostSample
+from autoscaler.core.policy import Mode
 from autoscaler.core.snapshot import Durations, GroupStatus, GroupTotals, HostStatus, Snapshot
 from autoscaler.core.transition import InstanceState
+from autoscaler.exporter.family import Family, Sample, Samples
+from autoscaler.exporter.room import ROOM
+from autoscaler.exporter.traffic import TRAFFIC
 
 _STATES = tuple(state for state in InstanceState if state is not InstanceState.REMOVED)
 """Every state an instance can be found in."""
-
-Sample = tuple[tuple[str, ...], float | Durations | None]
-"""The values of a family's labels, and the figure; None where there is none to tell."""
-
-Samples = Callable[[Snapshot], Iterable[Sample]]
-
-
-@dataclass(frozen=True, slots=True)
-class Family:
-    """One metric with all its series."""
-
-    name: str
-    kind: Literal["gauge", "counter", "histogram"]
-    labels: tuple[str, ...]
-    meaning: str
-    samples: Samples
+_STARVED = frozenset({ReasonCode.STARVED, ReasonCode.HELD_BY_STARVED_GUESTS, ReasonCode.ACTS_THOUGH_STARVED})
 
 
 def _one(read: Callable[[Snapshot], float | Durations | None]) -> Samples:
@@ -52,6 +40,19 @@ def _input(read: Callable[[Input], float | None]) -> Samples:
     return samples
 
 
+def _reasons(snapshot: Snapshot) -> Iterator[Sample]:
+    for status in snapshot.groups:
+        codes = {reason.code for reason in decisive(status.decision)} if status.decision else set()
+        yield from (((status.group, code.value), 1) for code in sorted(codes))
+
+
+def _last_scalings(snapshot: Snapshot) -> Iterator[Sample]:
+    for group, totals in snapshot.totals.groups.items():
+        if totals.scaled is not None:
+            code = totals.scaled.reason
+            yield (group, totals.scaled.direction, code.value if code is not None else ""), totals.scaled.at
+
+
 def _host(read: Callable[[HostStatus], float | None]) -> Samples:
     return lambda snapshot: (((status.host,), read(status)) for status in snapshot.hosts)
 
@@ -70,8 +71,9 @@ def _pressure(snapshot: Snapshot) -> Iterator[Sample]:
 
 def _instances_by_state(snapshot: Snapshot) -> Iterator[Sample]:
     for status in snapshot.groups:
-        for state in _STATES:
-            yield (status.group, state.value), sum(instance.state is state for instance in status.instances)
+        counts = Counter(instance.state for instance in status.instances)
+        for state in _STATES if status.listed else ():
+            yield (status.group, state.value), counts[state]
 
 
 def _instance_loads(snapshot: Snapshot) -> Iterator[Sample]:
@@ -109,6 +111,7 @@ FAMILIES: tuple[Family, ...] = (
         "autoscaler_build_info", "gauge", ("version", "controller"),
         "Always 1; which daemon this is.",
         lambda snapshot: (((snapshot.version, snapshot.controller), 1),),
+        unit="1",
     ),
     Family(
         "autoscaler_start_time_seconds", "gauge", (),
@@ -119,56 +122,85 @@ FAMILIES: tuple[Family, ...] = (
         "autoscaler_group_size_min", "gauge", ("group",),
         "The policy's lower bound on the number of instances.",
         _group(lambda status: status.size.min if status.size else None),
+        unit="instances",
     ),
     Family(
         "autoscaler_group_size_max", "gauge", ("group",),
         "The policy's upper bound on the number of instances.",
         _group(lambda status: status.size.max if status.size else None),
+        unit="instances",
     ),
     Family(
         "autoscaler_group_size_recommended", "gauge", ("group",),
         "Instances the strategies call for.",
         _decision(lambda decision: decision.recommended),
+        unit="instances",
     ),
     Family(
         "autoscaler_group_size_desired", "gauge", ("group",),
         "Instances wanted after the behavior's limits.",
         _decision(lambda decision: decision.desired),
+        unit="instances",
     ),
     Family(
         "autoscaler_group_size_admitted", "gauge", ("group",),
         "Instances granted after the hosts' limits: what the group is moved toward.",
         _decision(lambda decision: decision.admitted),
+        unit="instances",
     ),
     Family(
         "autoscaler_admission_refused", "gauge", ("group", "resource"),
         "Clones that the group wants and its host has no room for, by what is scarce.",
         _refused,
+        unit="instances", choices=len(REFUSALS),
+    ),
+    Family(
+        "autoscaler_group_reason", "gauge", ("group", "reason"),
+        "1 for each code that made the latest decision what it is: its limits, or what was called for without any.",
+        _reasons,
+        unit="1", choices=len(ReasonCode),
+    ),
+    Family(
+        "autoscaler_group_starved", "gauge", ("group",),
+        "1 while the host withholds so much CPU from the group's guests that their load tells too little.",
+        _decision(lambda decision: any(reason.code in _STARVED for reason in decision.reasons)),
+        unit="0 or 1",
     ),
     Family(
         "autoscaler_group_managed", "gauge", ("group",),
         "1 while a policy governs the group, 0 when its policy file vanished and its instances run on unmanaged.",
         _group(lambda status: status.size is not None),
+        unit="0 or 1",
     ),
     Family(
         "autoscaler_group_paused", "gauge", ("group",),
         "1 while an operator has paused the group.",
         _group(lambda status: status.paused),
+        unit="0 or 1",
+    ),
+    Family(
+        "autoscaler_group_shadow", "gauge", ("group",),
+        "1 while everything is decided for the group and nothing is done.",
+        _group(lambda status: status.mode is Mode.SHADOW if status.mode else None),
+        unit="0 or 1",
     ),
     Family(
         "autoscaler_group_breaker_open", "gauge", ("group",),
         "1 while launches are stopped after too many had failed, until an operator resets the group.",
         _group(lambda status: status.breaker_open),
+        unit="0 or 1",
     ),
     Family(
         "autoscaler_group_replacement_stopped", "gauge", ("group",),
         "1 while so many instances are unhealthy that none is replaced.",
         _group(lambda status: status.replacement_stopped),
+        unit="0 or 1",
     ),
     Family(
         "autoscaler_group_instances", "gauge", ("group", "state"),
-        "Owned instances and clones in flight, by where they are in their life.",
+        "Owned instances and clones in flight, by where they are in their life; no sample while they cannot be listed.",
         _instances_by_state,
+        unit="instances", choices=len(_STATES),
     ),
     Family(
         "autoscaler_instance_load_ratio", "gauge", ("group", "instance"),
@@ -177,12 +209,12 @@ FAMILIES: tuple[Family, ...] = (
     ),
     Family(
         "autoscaler_group_load_ratio", "gauge", ("group", "metric"),
-        "The group's load over the policy's window, as a fraction of one instance's capacity.",
+        "The group's load over the policy's window: of a share its fraction of one, else in the metric's own unit.",
         _input(lambda entry: entry.value),
     ),
     Family(
         "autoscaler_group_load_target_ratio", "gauge", ("group", "metric"),
-        "The load the policy aims at, in the same unit.",
+        "The load the policy aims at, in the unit of autoscaler_group_load_ratio.",
         _input(lambda entry: entry.target),
     ),
     Family(
@@ -194,11 +226,29 @@ FAMILIES: tuple[Family, ...] = (
         "autoscaler_decisions_total", "counter", ("group", "reason"),
         "Decisions that carried this reason code.",
         _counts(lambda totals: totals.reasons),
+        choices=len(ReasonCode),
+    ),
+    Family(
+        "autoscaler_scalings_total", "counter", ("group", "direction"),
+        "Decisions that changed the group's size.",
+        _counts(lambda totals: totals.scalings, ("in", "out")),
+        choices=2,
+    ),
+    Family(
+        "autoscaler_last_scaling_timestamp_seconds", "gauge", ("group", "direction", "reason"),
+        "When the group's size was last changed since the daemon started, in seconds since the epoch, and why.",
+        _last_scalings,
+    ),
+    Family(
+        "autoscaler_launch_failures_total", "counter", ("group",),
+        "Instances that were lost before they ever were ready: the clone failed, or they did not come up.",
+        lambda snapshot: (((group,), totals.failed_launches) for group, totals in snapshot.totals.groups.items()),
     ),
     Family(
         "autoscaler_action_failures_total", "counter", ("group", "kind"),
         "Clones and removals that failed, by kind of error.",
         _counts(lambda totals: totals.failures, (kind.value for kind in HypervisorErrorKind)),
+        choices=len(HypervisorErrorKind),
     ),
     Family(
         "autoscaler_clone_duration_seconds", "histogram", ("group",),
@@ -219,6 +269,7 @@ FAMILIES: tuple[Family, ...] = (
         "autoscaler_instance_transitions_total", "counter", ("group", "to"),
         "Instances that came into this state.",
         _counts(lambda totals: totals.transitions, (state.value for state in InstanceState)),
+        choices=len(InstanceState),
     ),
     Family(
         "autoscaler_image_launch_p50_seconds", "gauge", ("image",),
@@ -264,6 +315,7 @@ FAMILIES: tuple[Family, ...] = (
         "autoscaler_policy_reload_success", "gauge", (),
         "1 if the policy files were good when last read, 0 if the earlier ones run on.",
         _one(lambda snapshot: snapshot.reload.ok if snapshot.reload else None),
+        unit="0 or 1",
     ),
     Family(
         "autoscaler_policy_reload_timestamp_seconds", "gauge", (),
@@ -274,11 +326,13 @@ FAMILIES: tuple[Family, ...] = (
         "autoscaler_libvirt_connected", "gauge", ("host",),
         "1 while the host's libvirt answers.",
         _host(lambda status: status.connected),
+        unit="0 or 1",
     ),
     Family(
         "autoscaler_host_cpus", "gauge", ("host",),
         "Logical processors of the host.",
         _host_sample(lambda sample: sample.cpu_count),
+        unit="processors",
     ),
     Family(
         "autoscaler_host_cpu_busy_ratio", "gauge", ("host",),
@@ -289,6 +343,7 @@ FAMILIES: tuple[Family, ...] = (
         "autoscaler_host_load1", "gauge", ("host",),
         "The host's load average over one minute.",
         _host_sample(lambda sample: sample.load_1m),
+        unit="processes",
     ),
     Family(
         "autoscaler_host_memory_total_bytes", "gauge", ("host",),
@@ -304,10 +359,14 @@ FAMILIES: tuple[Family, ...] = (
         "autoscaler_host_pressure_ratio", "gauge", ("host", "resource"),
         "Share of the last 10 s in which something on the host waited for the resource (kernel PSI).",
         _pressure,
+        choices=3,
     ),
+    *ROOM,
+    *TRAFFIC,
     Family(
         "autoscaler_webhook_deliveries_total", "counter", ("result",),
         "What became of webhooks: delivered, given_up or dropped, and each attempt that is to be retried.",
         lambda snapshot: (((result,), count) for result, count in snapshot.webhooks.items()),
+        choices=4,
     ),
 )  # fmt: skip

@@ -1,6 +1,7 @@
 """Metrics, health and status over HTTP. Read-only; fed by snapshots."""
 
 import asyncio
+import gzip
 import socket
 import threading
 import time
@@ -8,7 +9,7 @@ from collections.abc import Callable
 
 import uvicorn
 from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import choose_encoder
+from prometheus_client.exposition import choose_encoder, gzip_accepted
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
@@ -16,7 +17,6 @@ from starlette.routing import Route
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from autoscaler.codec import encode
-from autoscaler.core.decision import ReasonCode
 from autoscaler.core.errors import AutoscalerError
 from autoscaler.core.snapshot import GroupStatus, Snapshot
 from autoscaler.core.traffic import Service, targets
@@ -26,6 +26,8 @@ REQUEST_TIMEOUT_SECONDS = 5
 STOP_TIMEOUT_SECONDS = 2
 MAX_CONNECTIONS = 400
 """Beyond these the answer is 503. Enough that a hundred silent ones leave room for those who ask something."""
+_GZIP_LEVEL = 3
+"""Metrics shrink to a tenth at any level, and higher ones only take longer."""
 UNHEALTHY_AFTER_INTERVALS = 3
 
 GetSnapshot = Callable[[], Snapshot | None]
@@ -36,9 +38,7 @@ def make_app(get_snapshot: GetSnapshot, registry: CollectorRegistry) -> Starlett
     rendered = _Rendered(get_snapshot)
 
     async def metrics(request: Request) -> Response:
-        encoder, content_type = choose_encoder(request.headers.get("accept", ""))
-        content = rendered.once(content_type, lambda: encoder(registry))
-        return Response(content, headers={"Content-Type": content_type})
+        return _metrics(request, rendered, registry)
 
     async def healthz(_: Request) -> Response:
         trouble = _trouble(get_snapshot(), time.time())
@@ -61,7 +61,7 @@ def make_app(get_snapshot: GetSnapshot, registry: CollectorRegistry) -> Starlett
         found = [group for group in snapshot.groups if group.group == name]
         if not found:
             return JSONResponse({"error": f"no group {name}"}, status_code=404)
-        if _unlisted(found[0]):
+        if not found[0].listed:
             return JSONResponse({"error": f"the instances of {name} cannot be listed now"}, status_code=503)
         return JSONResponse(_targets(found[0], int(asked) if asked else found[0].port or 80))
 
@@ -75,9 +75,14 @@ def make_app(get_snapshot: GetSnapshot, registry: CollectorRegistry) -> Starlett
     )
 
 
-def _unlisted(group: GroupStatus) -> bool:
-    reasons = () if group.decision is None else group.decision.reasons
-    return any(reason.code is ReasonCode.HELD_BY_UNKNOWN_INVENTORY for reason in reasons)
+def _metrics(request: Request, rendered: "_Rendered", registry: CollectorRegistry) -> Response:
+    encoder, content_type = choose_encoder(request.headers.get("accept", ""))
+    headers = {"Content-Type": content_type, "Vary": "Accept, Accept-Encoding"}
+    content = rendered.once(content_type, lambda: encoder(registry))
+    if gzip_accepted(request.headers.get("accept-encoding", "")):
+        headers["Content-Encoding"] = "gzip"
+        content = rendered.once(f"{content_type}, gzip", lambda: gzip.compress(content, _GZIP_LEVEL, mtime=0))
+    return Response(content, headers=headers)
 
 
 def _targets(group: GroupStatus, port: int) -> list[dict[str, object]]:

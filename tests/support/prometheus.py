@@ -9,7 +9,7 @@ import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from tests.support.daemon import free_port
 
@@ -26,6 +26,16 @@ global: {{scrape_interval: 1s, scrape_timeout: 1s}}
 scrape_configs:
   - job_name: web
     http_sd_configs: [{{url: "http://127.0.0.1:{port}/sd/web", refresh_interval: 1s}}]
+"""
+
+
+_RULES = Path(__file__).resolve().parents[2] / "deploy" / "prometheus"
+WITH_RULES = f"""
+global: {{{{scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 1s}}}}
+rule_files: ["{_RULES}/recording.yml", "{_RULES}/alerts.yml"]
+scrape_configs:
+  - job_name: autoscaler
+    static_configs: [{{{{targets: ["127.0.0.1:{{port}}"]}}}}]
 """
 
 
@@ -77,6 +87,27 @@ class Prometheus:
             return None
         return float(results[0]["value"][1]) if results else None
 
+    def get(self, path: str, **given: str) -> Any:
+        """Ask its API, from where it runs; gives the data of the answer."""
+        assert self._process.poll() is None, self._log.read_text()
+        url = f"{self.url}/api/v1/{path}?{urllib.parse.urlencode(given)}"
+        asked = subprocess.run(
+            [*self._inside, "wget", "-q", "-O", "-", "-T", "10", url], capture_output=True, text=True, check=False
+        )
+        assert asked.returncode == 0, f"{path} {given}: {asked.stderr}"
+        return json.loads(asked.stdout)["data"]
+
+    def at(self, expression: str, time: float) -> list[tuple[dict[str, str], float]]:
+        """Evaluate at one moment: labels and value of each series."""
+        result = self.get("query", query=expression, time=f"{time:.3f}")["result"]
+        return [(series["metric"], float(series["value"][1])) for series in result]
+
+    def over(self, expression: str, start: float, end: float) -> list[tuple[dict[str, str], list[float]]]:
+        """Evaluate each second of a time: labels and values of each series."""
+        span = {"start": f"{start:.3f}", "end": f"{end:.3f}", "step": "1"}
+        result = self.get("query_range", query=expression, **span)["result"]
+        return [(series["metric"], [float(value) for _, value in series["values"]]) for series in result]
+
     def until(self, expression: str, value: float, seconds: float = 40.0) -> None:
         """Wait until it answers with this value."""
         deadline = time.monotonic() + seconds
@@ -87,6 +118,12 @@ class Prometheus:
                 return
             time.sleep(0.2)
         raise AssertionError(f"Prometheus says {answer} to {expression}, not {value}, for {seconds:g} s")
+
+
+class PrometheusWithRules(Prometheus):
+    """Evaluates the rules of this project, too."""
+
+    configuration = WITH_RULES
 
 
 class DiscoveringPrometheus(Prometheus):

@@ -81,6 +81,7 @@ def test_the_guide_to_installing(bare: Service, shell: Shell) -> None:
 def test_how_to(service: Service, page: str) -> None:
     give_sudo(service)
     service.container.run("mkdir", "-p", "/root/folder")
+    service.container.run("ln", "-sfn", "/checkout/deploy", "/root/folder/deploy")
     for name, text in FILES[page].items():
         service.write(f"/root/folder/{name}", text)
     shell = shell_in(service, "/root/folder")

@@ -203,10 +203,19 @@ def test_every_block_says_what_it_is() -> None:
 
 # --- what is run -----------------------------------------------------------------------------------------------------
 
-RUN = {"README.md", "install.md", "operate.md", "simulate.md", "traffic.md", "tutorial.md", "webhooks.md"}
+RUN = {
+    "README.md",
+    "install.md",
+    "monitoring.md",
+    "operate.md",
+    "simulate.md",
+    "traffic.md",
+    "tutorial.md",
+    "webhooks.md",
+}
 """The pages whose commands tests/systemd/test_guides.py runs."""
-EXAMPLES = {"commands.md"}
-"""Pages that show commands for any group, file and instance: there, each is read by the command it is for."""
+EXAMPLES = {"commands.md", "runbook.md"}
+"""Pages whose commands are for any group, file and fault: they are read by the command they are for, and not run."""
 NOT_RUN = {"README.md": 3}
 """How many blocks of a page are not run; the reason stands before each in the page's source."""
 

@@ -1,3 +1,4 @@
+import gzip
 import http.client
 import json
 import socket
@@ -81,6 +82,32 @@ def test_a_snapshot_is_rendered_once_for_all_who_ask(get: Get, shown: Shown, mon
     after = {get("/metrics")[2] for _ in range(5)}
     assert (len(collected), len(after), len(before & after)) == (2, 1, 0)
     assert get("/metrics", Accept="application/openmetrics-text;version=1.0.0")[2].endswith("# EOF\n")
+
+
+def test_who_accepts_gzip_gets_the_same_compressed_once(server: WebServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    compressed: list[int] = []
+    compress = gzip.compress
+
+    def counting(data: bytes, *arguments: int, **options: int) -> bytes:
+        compressed.append(len(data))
+        return compress(data, *arguments, **options)
+
+    monkeypatch.setattr(gzip, "compress", counting)
+
+    def scrape(accepted: str) -> tuple[str | None, bytes]:
+        with closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)) as connection:
+            connection.request("GET", "/metrics", headers={"Accept-Encoding": accepted})
+            response = connection.getresponse()
+            assert response.headers["Vary"] == "Accept, Accept-Encoding"
+            return response.headers["Content-Encoding"], response.read()
+
+    encoding, plain = scrape("identity")
+    assert (encoding, compressed) == (None, [])
+    for _ in range(3):
+        encoding, small = scrape("br, gzip;q=0.8")
+        assert (encoding, gzip.decompress(small)) == ("gzip", plain)
+    assert compressed == [len(plain)]
+    assert len(small) < len(plain) / 3
 
 
 def test_status_is_the_snapshot(get: Get, shown: Shown) -> None:

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from string import Template
@@ -227,10 +227,15 @@ def ask(prometheus: Prometheus, begin: float, end: float) -> Iterator[Panel]:
         for query in asked:
             for series in prometheus.get("query_range", query=_of_demo(query.expression), **span)["result"]:
                 told = {int(at): float(value) for at, value in series["values"]}
-                name = re.sub(r"\{\{(\w+)\}\}", lambda label, of=series["metric"]: of[label[1]], query.legend)
+                name = _named(query.legend, series["metric"])
                 if any(told.values()):
                     lines[name] = [told.get(at) for at in seconds]
         yield {"title": title, "queries": [_of_demo(query.expression) for query in asked], "lines": lines}
+
+
+def _named(legend: str, labels: Mapping[str, str]) -> str:
+    """Fill a dashboard's legend with the labels of a series."""
+    return re.sub(r"\{\{(\w+)\}\}", lambda name: labels[name[1]], legend)
 
 
 def _of_demo(expression: str) -> str:

@@ -172,22 +172,31 @@ def written_files() -> list[Block]:
     return [replace(block, text=text) for block in examples("sh") for text in written.findall(block.text)]
 
 
+OTHERS = re.compile(r"[\w-]+'s own")
+"""The note before an example of another program's YAML says whose it is."""
+CHOICE = "one of these lines"
+"""The note before an example of which each line is one by itself."""
+
+
 @pytest.mark.parametrize("block", examples("yaml") + written_files(), ids=str)
 def test_every_yaml_example_is_read_as_it_would_be(block: Block, tmp_path: Path) -> None:
-    """An example is a policy, a part of one, a configuration, or a part of one; another program's has a note."""
-    if block.note is not None:
-        assert re.fullmatch(r"\w+'s own", block.note), f"{block}: say whose it is"
+    """An example is a policy, a part of one, a configuration, or a part of one; a note says where it is not."""
+    if block.note is not None and OTHERS.fullmatch(block.note):
         assert yaml.safe_load(block.text)
         return
-    given = yaml.safe_load(block.text)
-    path = tmp_path / "example.yaml"
-    path.write_text(block.text)
-    keys = schema()["properties"].keys()
-    if given.keys() <= keys and not isinstance(given.get("hosts"), dict):
+    assert block.note in {None, CHOICE}, f"{block}: a note that says nothing here"
+    for text in block.text.splitlines() if block.note == CHOICE else [block.text]:
+        read(text, tmp_path / "example.yaml")
+
+
+def read(text: str, path: Path) -> None:
+    given = yaml.safe_load(text)
+    if given.keys() <= schema()["properties"].keys() and not isinstance(given.get("hosts"), dict):
         lacking = {key: value for key, value in POLICY.items() if key not in given}
-        path.write_text(f"{block.text}\n{yaml.safe_dump(lacking) if lacking else ''}")
+        path.write_text(f"{text}\n{yaml.safe_dump(lacking) if lacking else ''}")
         load_file(path)
     else:
+        path.write_text(text)
         config.load(path)
 
 

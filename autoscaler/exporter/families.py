@@ -211,11 +211,13 @@ FAMILIES: tuple[Family, ...] = (
         "autoscaler_group_load_ratio", "gauge", ("group", "metric"),
         "The group's load over the policy's window: of a share its fraction of one, else in the metric's own unit.",
         _input(lambda entry: entry.value),
+        unit="share of one, or the metric's own",
     ),
     Family(
         "autoscaler_group_load_target_ratio", "gauge", ("group", "metric"),
         "The load the policy aims at, in the unit of autoscaler_group_load_ratio.",
         _input(lambda entry: entry.target),
+        unit="share of one, or the metric's own",
     ),
     Family(
         "autoscaler_group_load_age_seconds", "gauge", ("group", "metric"),

@@ -17,6 +17,13 @@ pytestmark = [pytest.mark.real, pytest.mark.serial, pytest.mark.slow, pytest.mar
 
 MACHINE = frozenset({"AutoscalerPoolNearlyFull", "AutoscalerPoolOvercommitted"})
 """Alerts about the disk of the machine that runs the tests."""
+GUEST = {"vcpus": 1, "memory": "192MiB", "network": "default", "accelerator": "tcg"}
+
+
+def policy(haproxy: HAProxyProcess, **changes: object) -> dict[str, object]:
+    """Give the policy of a group of one behind HAProxy."""
+    given = {"machine": GUEST, "ready": READY, "traffic": haproxy.section(), "size": {"min": 1, "max": 1}}
+    return {**given, **changes}
 
 
 @pytest.fixture
@@ -29,9 +36,8 @@ def haproxy(tmp_path: Path, libvirtd: PrivateLibvirtd) -> Iterator[HAProxyProces
 def daemon(
     tmp_path: Path, libvirtd: PrivateLibvirtd, pool: Pool, network: str, haproxy: HAProxyProcess
 ) -> Iterator[DaemonProcess]:
-    machine = {"vcpus": 1, "memory": "192MiB", "network": network, "accelerator": "tcg"}
-    given = {"machine": machine, "ready": READY, "traffic": haproxy.section(), "size": {"min": 1, "max": 1}}
-    process = DaemonProcess(tmp_path, libvirtd.uri, pool.name, **given)
+    assert network == GUEST["network"]
+    process = DaemonProcess(tmp_path, libvirtd.uri, pool.name, **policy(haproxy))
     process.prefix = [*libvirtd.inside_network]
     yield process
     process.close()
@@ -61,9 +67,7 @@ def test_each_fault_wakes_the_alert_that_is_about_it(
             seen.append(alerting(prometheus))
 
     def change(**changes: object) -> None:
-        machine = {"vcpus": 1, "memory": "192MiB", "network": "default", "accelerator": "tcg"}
-        given = {"machine": machine, "ready": READY, "traffic": haproxy.section(), "size": {"min": 1, "max": 1}}
-        daemon.write_policy(**{**given, **changes})
+        daemon.write_policy(**policy(haproxy, **changes))
         assert daemon.run("reload").returncode == 0
 
     daemon.start()
@@ -73,13 +77,12 @@ def test_each_fault_wakes_the_alert_that_is_about_it(
     until("AutoscalerAtMaxStillLoaded")
     burn(libvirtd.uri, only.instance, 0.0)
     until()
-    policy = daemon.policies / "web.yaml"
-    good = policy.read_text()
-    policy.write_text(good + "szie: 3\n")
+    file = daemon.policies / "web.yaml"
+    good = file.read_text()
+    file.write_text(good + "szie: 3\n")
     assert daemon.run("reload").returncode == 1
     until("AutoscalerReloadFailed")
-    large = {"vcpus": 1, "memory": "900GiB", "network": "default", "accelerator": "tcg"}
-    change(size={"min": 2, "max": 2}, machine=large)
+    change(size={"min": 2, "max": 2}, machine={**GUEST, "memory": "900GiB"})
     until("AutoscalerBelowMin", "AutoscalerNoRoom")
     change(size={"min": 2, "max": 2}, image={"pool": daemon.pool, "volume": "gone.qcow2"}, launch={"breaker": 1})
     until("AutoscalerBelowMin", "AutoscalerBreakerOpen")
@@ -90,10 +93,10 @@ def test_each_fault_wakes_the_alert_that_is_about_it(
     until("AutoscalerBalancerUnreachable")
     haproxy.start()
     until()
-    policy.unlink()
+    file.unlink()
     assert daemon.run("reload").returncode == 0
     until("AutoscalerGroupUnmanaged")
-    policy.write_text(good)
+    file.write_text(good)
     assert daemon.run("reload").returncode == 0
     until()
     libvirtd.stop()

@@ -46,9 +46,11 @@ elasticity: setup  ## Judge target tracking and published algorithms on recorded
 	@test -d "$(TRACES)" || { echo "usage: make elasticity TRACES=/path/to/folder/of/csv" >&2; exit 2; }
 	$(PYTHON) benchmarks/elasticity.py $(TRACES) docs
 
-benchmark: setup  ## Tell how long a rehearsal of up to 30 days takes, and what a scrape costs
+benchmark: setup  ## Tell what decisions, rehearsals, scrapes and clones cost (as root: clones), into docs/
+	$(PYTHON) benchmarks/decide.py
 	$(PYTHON) benchmarks/simulate.py
 	$(PYTHON) benchmarks/scrape.py
+	$(PYTHON) -m benchmarks.clone --into docs/benchmarks.md
 
 generate: reference  ## Write what is made from code: docs/commands.md, docs/metrics.md and the dashboards
 	$(PYTHON) -m deploy.prometheus.page

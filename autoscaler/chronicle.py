@@ -9,6 +9,11 @@ request            change, by, and of scale: count, for_seconds
 reload             by, policies
 reload_refused     by, error
 policy_vanished    -
+image_imported     image, version, host, by
+image_published    image, version, by
+image_rolled_back  image, version, by
+image_pruned       image, version, host, by
+image_changed      image, why
 scaled             before, admitted, recommended, reasons
 host_unreachable   host, why
 host_answers       host

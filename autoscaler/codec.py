@@ -16,6 +16,9 @@ from autoscaler.core.policy import Strategy, TargetTracking
 
 T = TypeVar("T")
 
+MISFITS = (cattrs.BaseValidationError, AttributeError, KeyError, TypeError, ValueError)
+"""What `decode` may raise for data that does not fit."""
+
 converter = cattrs.Converter(forbid_extra_keys=False)
 # A whole number written into a float field would come back as another text than it went out.
 converter.register_unstructure_hook(float, float)

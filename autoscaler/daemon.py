@@ -40,9 +40,11 @@ from autoscaler.external.balancers import Balancers, refuse_lacking_slots
 from autoscaler.external.probes import Prober, targets
 from autoscaler.external.prometheus import Prometheus, Queries, Query
 from autoscaler.external.webhooks import Receiver, Webhooks, of_transition
+from autoscaler.golden_watch import GoldenWatch, watched_images
 from autoscaler.hooks import run_hook
 from autoscaler.host.load import HostLoad
 from autoscaler.hypervisor import LibvirtHypervisor, is_local
+from autoscaler.image_desk import ImageDesk
 from autoscaler.log import configure
 from autoscaler.notify import lengthen_watchdog, notify, notify_reloading
 from autoscaler.policy.calendar import Calendar
@@ -112,6 +114,13 @@ class Daemon:
         self._prober = Prober(now=time.time, on_change=self._ticker.wake)
         self._balancers = Balancers(now=time.time, on_change=self._ticker.wake)
         self._webhooks = Webhooks(_receivers(config))
+        self._golden = GoldenWatch(
+            self._hypervisors,
+            journal.images,
+            config.interval_seconds,
+            on_change=self._ticker.wake,
+            on_bug=self._events.put,
+        )
         sampler = Sampler(
             self._hypervisors,
             loads,
@@ -120,8 +129,17 @@ class Daemon:
             external=self._queries.newest,
             probes=self._prober.results,
             traffic=self._balancers.views,
+            golden=self._golden.states,
         )
-        self._world = World(sampler, journal, self._executor, config.leftover_grace_seconds)
+        self._images = ImageDesk(
+            journal,
+            self._chronicle,
+            hosts=frozenset(config.hosts),
+            policies=lambda: self._policies,
+            wake=self._ticker.wake,
+            grace_seconds=config.leftover_grace_seconds,
+        )
+        self._world = World(sampler, journal, self._executor, config.leftover_grace_seconds, self._images.in_hand)
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT. Raises what a worker or the tick raised if that was a bug."""
@@ -144,6 +162,7 @@ class Daemon:
             )
         lengthen_watchdog(heartbeat_seconds(self._config))
         self._webhooks.start()
+        self._golden.start()
         self._ticker.start()
         try:
             self._serve()
@@ -154,6 +173,7 @@ class Daemon:
             web.stop()
             self._queries.close()
             self._prober.close()
+            self._golden.close()
             self._balancers.close()
             if not self._executor.stop(_ACTIONS_DEADLINE_SECONDS):
                 log.warning("actions still under way are left for the next start")
@@ -180,6 +200,7 @@ class Daemon:
         return Desk(
             self._journal,
             self._chronicle,
+            images=self._images,
             snapshot=self.snapshot,
             policies=lambda: self._policies,
             reload=self.reload,
@@ -237,11 +258,11 @@ class Daemon:
     def _decide_and_commit(self, lateness_seconds: float, began: float) -> bool:
         """Do one tick; tells whether it was committed."""
         at = time.time()
-        policies = self._policies
+        policies = self._images.resolve(self._policies)
         self._number += 1
         self._look_for(policies)
         try:
-            observation = self._world.observe(at, metrics_of(policies), wanted_by(policies))
+            observation = self._world.observe(at, metrics_of(policies), wanted_by(policies, self._images.stored))
             observation = replace(observation, schedules=self._calendar.states(policies, at))
             result = step(policies, observation, self._memory)
             record = TickRecord(
@@ -285,6 +306,8 @@ class Daemon:
             if isinstance(inventory, HostInventory):
                 watched = targets(finished.policies, inventory.domains, self._journal.controller)
                 self._prober.watch(host, watched)
+        controller, catalog = self._journal.controller, self._images.catalog
+        self._golden.watch(watched_images(finished.policies, finished.observation, controller, catalog))
         served = wanted_traffic(finished)
         self._balancers.want(wanted for wanted in served.values() if wanted is not None)
         self._balancers.forget(group for group, wanted in served.items() if wanted is None)

@@ -13,6 +13,7 @@ from autoscaler.core.policy import Policy
 from autoscaler.core.snapshot import ReloadStatus, Snapshot
 from autoscaler.core.status import refuse_change
 from autoscaler.core.words import nearest
+from autoscaler.image_desk import ImageDesk
 from autoscaler.store import Event, History, Journal
 
 log = structlog.get_logger(__name__)
@@ -32,12 +33,14 @@ class Desk:
         journal: Journal,
         chronicle: Chronicle,
         *,
+        images: ImageDesk,
         snapshot: Callable[[], Snapshot],
         policies: Callable[[], tuple[Policy, ...]],
         reload: Callable[[str], ReloadStatus],
         adopt: Callable[[], None],
         wake: Callable[[], None],
     ) -> None:
+        self.images = images
         self._journal = journal
         self._chronicle = chronicle
         self._snapshot = snapshot

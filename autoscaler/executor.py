@@ -125,6 +125,13 @@ def _refuse_used(work: Work) -> None:
                 f"{volume.instance}, but domain {user} uses it, so it is left alone. Undefine that domain, "
                 "or give it another disk",
             )
+        standing = work.hypervisor.overlays_on(volume)
+        if standing:
+            raise HypervisorError(
+                HypervisorErrorKind.BUSY,
+                f"volume {volume.name} in pool {volume.pool} on host {volume.host} is left over, but {standing[0]} "
+                "stands on it, so it is left alone. Delete that first",
+            )
 
 
 def _delete_volumes(work: Work) -> None:
@@ -136,7 +143,7 @@ def _delete_volumes(work: Work) -> None:
 def _define(work: Work) -> None:
     clone = work.clone
     digest = work.hypervisor.image_digest(clone)
-    ownership = Ownership(work.journal.controller, clone.group, clone.instance, digest, work.intent.at)
+    ownership = Ownership(work.journal.controller, clone.group, clone.instance, digest, work.intent.at, clone.image)
     work.hypervisor.define(clone, work.volume, ownership)
 
 

@@ -55,6 +55,10 @@ drains                      instance
 taken_back                  instance
 spared_by_protection        protected, wanted
 spared_by_min_lifetime      young, lifetime_seconds, wanted
+held_by_unknown_image       image, host, wanted
+held_by_changed_image       image, wanted
+held_by_unread_image        image, wanted
+image_changed               image, volume, host, instances (their names, or none)
 held_by_breaker             failures, wanted, group
 held_by_budget              budget, wanted, until
 attach_refused_by_max       instance, owned, max
@@ -156,6 +160,20 @@ SENTENCES: Mapping[ReasonCode, str] = {
     ReasonCode.TAKEN_BACK: "{instance} was to leave, and is taken back instead of cloning another",
     ReasonCode.SPARED_BY_PROTECTION: "{wanted} too many, but {protected} of them an operator protects",
     ReasonCode.SPARED_BY_MIN_LIFETIME: "{wanted} too many, but {young} of them are younger than {lifetime_seconds}",
+    ReasonCode.HELD_BY_UNKNOWN_IMAGE: (
+        "{wanted} more wanted, but no image {image} is published for host {host}: `autoscaler image list` tells what "
+        "there is"
+    ),
+    ReasonCode.HELD_BY_CHANGED_IMAGE: (
+        "{wanted} more wanted, but image {image} is not what it was, and nothing is cloned from it"
+    ),
+    ReasonCode.HELD_BY_UNREAD_IMAGE: (
+        "{wanted} more wait until it is read what image {image} holds now: it was touched, or the daemon just started"
+    ),
+    ReasonCode.IMAGE_CHANGED: (
+        "alarm: golden image {volume} on host {host} was changed after instances were made of it; on it stand: "
+        "{instances}. Put back what it held, or replace them; a new image belongs under a new name or version"
+    ),
     ReasonCode.HELD_BY_BREAKER: (
         "{wanted} more wanted, but {failures} launches failed in a row: none is tried until `autoscaler reset {group}`"
     ),

@@ -10,6 +10,7 @@ from autoscaler.core.errors import HypervisorError
 from autoscaler.core.observation import (
     DomainCounters,
     ExternalSample,
+    GoldenState,
     HostCapacity,
     HostInventory,
     HostSample,
@@ -28,7 +29,8 @@ class Sampler:
     """Reads all hosts: hypervisors by host name, and the load of those hosts whose kernel can be read.
 
     `external` gives the newest figures that were asked for over the network, `probes` what is known of instances that
-    are asked over it, `traffic` what load balancers had when they were last looked at: all at once.
+    are asked over it, `traffic` what load balancers had when they were last looked at, `golden` what is known of golden
+    images: all at once.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class Sampler:
         external: Callable[[], Mapping[str, ExternalSample | Unknown]] = dict,
         probes: Callable[[], Mapping[str, Probe]] = dict,
         traffic: Callable[[], Mapping[str, TrafficView | Unknown]] = dict,
+        golden: Callable[[], Mapping[str, GoldenState] | None] = lambda: None,
     ) -> None:
         self._hypervisors = hypervisors
         self._host_loads = host_loads
@@ -48,6 +51,7 @@ class Sampler:
         self._external = external
         self._probes = probes
         self._traffic = traffic
+        self._golden = golden
         self._complaints: dict[str, str] = {}
 
     def observe(self, at: float, metrics: frozenset[str], wanted: Wanted | None = None) -> Observation:
@@ -77,6 +81,7 @@ class Sampler:
             external=self._external(),
             probes=self._probes(),
             traffic=self._traffic(),
+            golden=self._golden(),
         )
 
     def _counters(self, host: str, hypervisor: Sight, metrics: frozenset[str]) -> Mapping[str, DomainCounters]:

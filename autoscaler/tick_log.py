@@ -5,10 +5,11 @@ from collections.abc import Sequence
 import structlog
 
 from autoscaler.chronicle import Chronicle
-from autoscaler.core.decision import Decision, scales
+from autoscaler.core.decision import Decision, Reason, ReasonCode, scales
 from autoscaler.core.snapshot import GroupStatus, HostStatus
 from autoscaler.core.status import Finished, host_statuses
 from autoscaler.core.transition import Transition
+from autoscaler.reasons import describe
 
 log = structlog.get_logger(__name__)
 
@@ -43,6 +44,7 @@ class TickLog:
             self._why[status.host] = status.why
 
     def _decision(self, decision: Decision, previous: Decision | None) -> None:
+        self._images(decision, previous)
         codes = [reason.code.value for reason in decision.reasons]
         if scales(decision, previous.admitted if previous is not None else None):
             self._chronicle.scaled(decision)
@@ -57,6 +59,24 @@ class TickLog:
             return
         if codes != ([reason.code.value for reason in previous.reasons] if previous is not None else []):
             log.info("decision changed", group=decision.group, admitted=decision.admitted, reasons=codes)
+
+    def _images(self, decision: Decision, previous: Decision | None) -> None:
+        """Raise the alarm for golden images that were found changed since the tick before, and say when it is over."""
+        now, before = _changed_images(decision), {} if previous is None else _changed_images(previous)
+        for volume in sorted(now.keys() - before.keys()):
+            why = describe(now[volume])
+            log.error("golden image changed", group=decision.group, image=volume, why=why)
+            self._chronicle.note(decision.at, "image_changed", decision.group, image=volume, why=why)
+        for volume in sorted(before.keys() - now.keys()):
+            log.info("golden image is what it was, or nothing stands on it", group=decision.group, image=volume)
+
+
+def _changed_images(decision: Decision) -> dict[str, Reason]:
+    return {
+        str(reason.parameters["volume"]): reason
+        for reason in decision.reasons
+        if reason.code is ReasonCode.IMAGE_CHANGED
+    }
 
 
 def _transitions(transitions: Sequence[Transition]) -> None:

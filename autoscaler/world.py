@@ -1,6 +1,6 @@
 """The world as the controller meets it: observations in, actions out. Real and simulated hosts are met the same way."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -8,6 +8,7 @@ from autoscaler.core.action import Action, InFlight, Intent
 from autoscaler.core.leftovers import find_leftovers
 from autoscaler.core.observation import HostInventory, Observation
 from autoscaler.core.policy import Wanted
+from autoscaler.core.ports import VolumeRef
 from autoscaler.sampler import Sampler
 from autoscaler.store import Journal, TickRecord
 
@@ -29,11 +30,17 @@ class Workers(Protocol):
 
 
 class World:
-    """Sampler, journal and workers as one."""
+    """Sampler, journal and workers as one; `in_hand` gives volumes of the ledger that somebody else looks after."""
 
     def __init__(
-        self, sampler: Sampler, journal: Journal, workers: Workers, leftover_grace_seconds: float = 600.0
+        self,
+        sampler: Sampler,
+        journal: Journal,
+        workers: Workers,
+        leftover_grace_seconds: float = 600.0,
+        in_hand: Callable[[], frozenset[VolumeRef]] = frozenset,
     ) -> None:
+        self._in_hand = in_hand
         self._leftover_grace_seconds = leftover_grace_seconds
         self._sampler = sampler
         self._journal = journal
@@ -52,7 +59,7 @@ class World:
         seen = replace(seen, in_flight=pending.in_flight, outcomes=pending.outcomes, requests=pending.requests)
         return replace(
             seen,
-            leftovers=find_leftovers(pending.ledger, seen),
+            leftovers=find_leftovers(set(pending.ledger) - self._in_hand(), seen),
             leftover_grace_seconds=self._leftover_grace_seconds,
             ledger_lost=pending.ledger_lost,
         )

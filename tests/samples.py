@@ -226,8 +226,15 @@ EVENTS = (
     Event(15, NOW - 190, "figure", None, None, {"query": "prometheus sum(queue)"}),
     Event(16, NOW - 90, "reload_refused", None, None, {"by": BOB, "error": "web.yaml:3:1: unknown key\nsecond"}),
     Event(17, NOW - 80, "policy_vanished", "old", None, {}),
-    Event(18, NOW - 70, "of_tomorrow", "web", None, {"depth": 4, "what": "new"}),
-    Event(19, NOW - 60, "of_tomorrow", None, None, {}),
+    Event(18, NOW - 78, "image_imported", None, None, {"image": "web", "version": 2, "host": "local", "by": BOB}),
+    Event(19, NOW - 76, "image_published", None, None, {"image": "web", "version": 2, "by": BOB}),
+    Event(20, NOW - 75, "image_rolled_back", None, None, {"image": "web", "version": 1, "by": BOB}),
+    Event(21, NOW - 74, "image_pruned", None, None, {"image": "web", "version": 2, "host": "local", "by": BOB}),
+    Event(
+        24, NOW - 73, "image_changed", "web", None, {"image": "default/golden.qcow2", "why": "alarm: it was changed"}
+    ),
+    Event(23, NOW - 70, "of_tomorrow", "web", None, {"depth": 4, "what": "new"}),
+    Event(24, NOW - 60, "of_tomorrow", None, None, {}),
 )
 HISTORY = History(
     "web",

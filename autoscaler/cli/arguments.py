@@ -4,11 +4,13 @@ import re
 import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from autoscaler.policy.values import WrongValueError, read_size
+from autoscaler.policy.image import read_image_name
+from autoscaler.policy.values import WrongValueError, read_name, read_size
 
 F = TypeVar("F", bound=Callable[..., Any])
 _LONGEST_SECONDS = 365 * 86400.0
@@ -57,6 +59,30 @@ def size(_: click.Context, __: click.Parameter, value: str) -> int:
         return read_size(value)
     except WrongValueError as error:
         raise click.BadParameter(str(error)) from error
+
+
+def name(_: click.Context, __: click.Parameter, value: str) -> str:
+    """Read the name of a pool. Raises click's BadParameter for what cannot be one."""
+    try:
+        return read_name(value)
+    except WrongValueError as error:
+        raise click.BadParameter(str(error)) from error
+
+
+def image_name(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    """Read the name of an image. Raises click's BadParameter for what cannot be one."""
+    try:
+        return None if value is None else read_image_name(value)
+    except WrongValueError as error:
+        raise click.BadParameter(str(error)) from error
+
+
+def is_there(path: Path) -> bool:
+    """Tell whether there is something at a path that may be any word."""
+    try:
+        return path.exists()
+    except OSError:  # too long to be one
+        return False
 
 
 def moment(_: click.Context, __: click.Parameter, value: str | None) -> float | None:

@@ -5,15 +5,18 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
 from autoscaler import config
 from autoscaler.cli import complete
 from autoscaler.cli.output import harmless, say, write_what_the_locale_has
+from autoscaler.codec import MISFITS, decode
 from autoscaler.control.client import request
 from autoscaler.core.errors import AutoscalerError, DaemonUnreachableError, PolicyError
+
+T = TypeVar("T")
 
 DEFAULT_HOLD = "1h"
 _OUTPUT_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EBADF})
@@ -75,6 +78,17 @@ def settings(ctx: click.Context) -> config.Config:
 def ask(ctx: click.Context, command: str, **given: Any) -> Any:
     """Ask the daemon. Raises AutoscalerError where it refuses or does not answer."""
     return request(settings(ctx).control_socket, command, **given)
+
+
+def understand(data: object, as_type: type[T]) -> T:
+    """Turn what the daemon answered into a core value. Raises DaemonUnreachableError where it cannot be understood."""
+    try:
+        return decode(data, as_type)
+    except MISFITS as error:
+        raise DaemonUnreachableError(
+            "the daemon's answer is not understood: it is of another version than this command. "
+            "Restart it, so that both are of the same release."
+        ) from error
 
 
 def print_json(data: object) -> None:

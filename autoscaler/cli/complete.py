@@ -25,15 +25,26 @@ def instances(ctx: click.Context, _: click.Parameter, begun: str) -> list[str]:
     return [name for name in listed if name.startswith(begun)]
 
 
+def images(ctx: click.Context, _: click.Parameter, begun: str) -> list[str]:
+    """Give the names of images that begin so."""
+    listed = {stored["name"] for view in _asked(ctx, "images") for stored in view["catalog"]["versions"]}
+    return sorted(name for name in listed if name.startswith(begun))
+
+
 def auto(_: click.Context, __: click.Parameter, begun: str) -> list[str]:
     """Give the word that may stand for a number."""
     return ["auto"] if "auto".startswith(begun) else []
 
 
 def _groups(ctx: click.Context) -> Iterator[dict[str, Any]]:
+    for status in _asked(ctx, "status"):
+        yield from status["groups"]
+
+
+def _asked(ctx: click.Context, command: str) -> Iterator[dict[str, Any]]:
     try:
         socket = config.load(ctx.find_root().obj).control_socket
-        yield from request(socket, "status", timeout_seconds=_SECONDS)["groups"]
+        yield request(socket, command, timeout_seconds=_SECONDS)
     except AutoscalerError:
         # In the middle of somebody's line is no place for messages; the command itself will tell.
         return

@@ -12,7 +12,7 @@ SHELLS = ("bash", "zsh", "fish")
 @click.argument("shell", type=click.Choice(SHELLS))
 @click.pass_context
 def completion(ctx: click.Context, shell: str) -> None:
-    """Print what a shell needs to complete commands, options and names.
+    """Print what a shell needs to complete commands and names.
 
     Names of groups and instances are those that the running daemon knows.
     `make install` puts it to where each shell looks for it; else, for bash:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rich.console import JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
@@ -15,6 +16,16 @@ from autoscaler.core.snapshot import GroupRoom, HostRoom
 from autoscaler.core.words import nearest
 from autoscaler.reasons import percent, size
 
+_ACCOUNT: Mapping[str, JustifyMethod] = {
+    "RESOURCE": "left",
+    "HAS": "right",
+    "RESERVED": "right",
+    "COMMITTED": "right",
+    "FREE": "right",
+    "USED": "right",
+}
+_WIDTH_OF_ACCOUNT = 75
+_GROUP: Mapping[str, JustifyMethod] = {"GROUP": "left", "LIVE": "right", "FITS MORE": "right", "THEN": "left"}
 _IN_BYTES = frozenset({Resource.MEMORY, Resource.HUGEPAGES, Resource.POOL_SPACE})
 _NAMES: Mapping[Resource, str] = {
     Resource.MEMORY: "memory",
@@ -42,15 +53,15 @@ class Foresight:
     sentence: str
 
 
-def hosts_picture(rooms: Sequence[HostRoom]) -> Iterator[Text | Table]:
-    """Give a table of accounts and one of groups for each host."""
+def hosts_picture(rooms: Sequence[HostRoom], width: int) -> Iterator[Text | Table]:
+    """Give a table of accounts and one of groups for each host; with fewer columns where there is little width."""
     if not rooms:
         yield Text("no host has told what it has to give yet")
     for number, room in enumerate(rooms):
         if number:
             yield Text()
         yield Text(f"host {room.ledger.host}", "bold")
-        yield _accounts(room.ledger)
+        yield _accounts(room.ledger, width)
         yield from _remarks(room)
         if room.groups:
             yield Text()
@@ -111,16 +122,14 @@ def _group_data(ledger: Ledger, group: GroupRoom) -> dict[str, Any]:
     return {"group": group.group, "live": group.live, "max": group.max, "fits_more": more, "runs_out": runs_out}
 
 
-def _accounts(ledger: Ledger) -> Table:
-    shown = table(RESOURCE="left", HAS="right", RESERVED="right", COMMITTED="right", FREE="right", USED="right")
-    for account in ledger.accounts:
-        if account.total or account.committed:
-            shown.add_row(_name(account.key), *_figures(account))
-    return shown
+def _accounts(ledger: Ledger, width: int) -> Table:
+    told = (account for account in ledger.accounts if account.total or account.committed)
+    return table(_ACCOUNT, map(_account, told), without={"RESERVED"} if width < _WIDTH_OF_ACCOUNT else ())
 
 
-def _figures(account: Account) -> Iterator[str | Text]:
+def _account(account: Account) -> Iterator[str | Text]:
     key = account.key
+    yield _name(key)
     yield _amount(key, account.total)
     yield _amount(key, account.reserved)
     yield _amount(key, account.committed)
@@ -147,12 +156,13 @@ def _remarks(room: HostRoom) -> Iterator[Text]:
 
 
 def _groups(room: HostRoom) -> Table:
-    shown = table(GROUP="left", LIVE="right", FITS_MORE="right", THEN="left")
-    for group in room.groups:
-        more, shortage = room.ledger.fits(_need(group))
-        fitting = "any number" if more is None else str(more)
-        shown.add_row(group.group, str(group.live), fitting, _describe(shortage) if shortage is not None else "-")
-    return shown
+    return table(_GROUP, (_group(room.ledger, group) for group in room.groups))
+
+
+def _group(ledger: Ledger, group: GroupRoom) -> tuple[str, ...]:
+    more, shortage = ledger.fits(_need(group))
+    fitting = "any number" if more is None else str(more)
+    return group.group, str(group.live), fitting, _describe(shortage) if shortage is not None else "-"
 
 
 def _describe(shortage: Shortage) -> str:

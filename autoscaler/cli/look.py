@@ -7,22 +7,24 @@ from typing import Any
 
 import click
 from rich.console import Console
+from rich.text import Text
 
 from autoscaler.cli import arguments, complete
-from autoscaler.cli.command import ask, config_option, group_argument, json_option, print_json
+from autoscaler.cli.command import ask, config_option, group_argument, json_option, print_json, understand
 from autoscaler.cli.hosts import foresee, hosts_data, hosts_picture
 from autoscaler.cli.live import show_live
-from autoscaler.cli.output import console, say, show
+from autoscaler.cli.output import Picture, console, say, show
 from autoscaler.cli.show_decision import decision_picture
 from autoscaler.cli.show_events import event_line
 from autoscaler.cli.show_history import history_picture
 from autoscaler.cli.show_status import status_picture
 from autoscaler.cli.show_traffic import traffic_picture
-from autoscaler.codec import decode, encode
+from autoscaler.codec import encode
 from autoscaler.core.decision import Decision
 from autoscaler.core.errors import AutoscalerError
 from autoscaler.core.snapshot import Snapshot
 from autoscaler.core.words import nearest
+from autoscaler.reasons import clock
 from autoscaler.store import Event, History
 
 _FOLLOW_SECONDS = 1.0
@@ -35,7 +37,7 @@ _WIDEST = 200
     "watch_seconds",
     is_flag=False,
     flag_value="2s",
-    help="Show it anew every so often, until Ctrl-C: 5s, 1m.  [2s where left out]",
+    help="Show it anew, every 2s or as often as said, until Ctrl-C.",
 )
 @json_option
 @config_option
@@ -43,31 +45,39 @@ _WIDEST = 200
 def status(ctx: click.Context, watch_seconds: float | None, as_json: bool) -> None:
     """Show hosts, groups and instances as the last tick left them.
 
-    With --watch, --json prints one answer per line.
+    With --watch, --json prints one answer per line. A daemon that stops while
+    it is watched is waited for.
 
     Example: autoscaler status --json
 
     Example: autoscaler status --watch 5s
     """
+    data = ask(ctx, "status")
     if watch_seconds is None:
-        data = ask(ctx, "status")
-        if as_json:
-            print_json(data)
-        else:
-            show(console(), status_picture(decode(data, Snapshot), time.time()))
+        print_json(data) if as_json else show(console(), _status(data))
     elif as_json:
-        for data in _again(ctx, watch_seconds):
-            click.echo(json.dumps(data))
+        for answer in _again(ctx, data, watch_seconds):
+            click.echo(json.dumps({"error": str(answer)} if isinstance(answer, AutoscalerError) else answer))
     else:
-        pictures = (status_picture(decode(data, Snapshot), time.time()) for data in _again(ctx, watch_seconds))
-        show_live(console(), pictures)
+        show_live(console(), map(_status, _again(ctx, data, watch_seconds)))
 
 
-def _again(ctx: click.Context, seconds: float) -> Iterator[Any]:
-    """Ask for what there is, again and again."""
+def _status(answer: Any) -> Picture:
+    if isinstance(answer, AutoscalerError):
+        return (Text(f"{clock(time.time())}: {answer}", "bold red"),)
+    return status_picture(understand(answer, Snapshot), time.time())
+
+
+def _again(ctx: click.Context, first: Any, seconds: float) -> Iterator[Any]:
+    """Ask for what there is, again and again; gives answers, and errors where there was none."""
+    answer = first
     while True:
-        yield ask(ctx, "status")
+        yield answer
         time.sleep(seconds)
+        try:
+            answer = ask(ctx, "status")
+        except AutoscalerError as error:
+            answer = error
 
 
 @click.command()
@@ -75,15 +85,16 @@ def _again(ctx: click.Context, seconds: float) -> Iterator[Any]:
 @config_option
 @click.pass_context
 def hosts(ctx: click.Context, as_json: bool) -> None:
-    """Show what each host has, what is committed, and what still fits.
+    """Show what each host has, what is committed, what still fits.
 
     Example: autoscaler hosts
     """
-    rooms = decode(ask(ctx, "status"), Snapshot).room
+    rooms = understand(ask(ctx, "status"), Snapshot).room
     if as_json:
         print_json(hosts_data(rooms))
     else:
-        show(console(), hosts_picture(rooms))
+        out = console()
+        show(out, hosts_picture(rooms, out.width))
 
 
 @click.command()
@@ -99,7 +110,7 @@ def capacity(ctx: click.Context, group: str, to: int, as_json: bool) -> None:
 
     Example: autoscaler capacity web --to 8
     """
-    answer = foresee(decode(ask(ctx, "status"), Snapshot).room, group, to)
+    answer = foresee(understand(ask(ctx, "status"), Snapshot).room, group, to)
     if as_json:
         print_json(encode(answer))
     else:
@@ -127,7 +138,7 @@ def explain(ctx: click.Context, group: str, at: float | None, as_json: bool) -> 
     if as_json:
         print_json(data)
     else:
-        show(console(), decision_picture(decode(data, Decision), time.time()))
+        show(console(), decision_picture(understand(data, Decision), time.time()))
 
 
 @click.command()
@@ -143,7 +154,7 @@ def explain(ctx: click.Context, group: str, at: float | None, as_json: bool) -> 
 @config_option
 @click.pass_context
 def events(ctx: click.Context, group: str | None, since_seconds: float, follow: bool, as_json: bool) -> None:
-    """Show what happened: scalings, transitions, requests, reloads, alarms.
+    """Show what happened: scalings, requests, reloads, alarms.
 
     At most the newest 500. With --follow, --json prints one event per line.
 
@@ -156,7 +167,7 @@ def events(ctx: click.Context, group: str | None, since_seconds: float, follow: 
         return
     last = 0
     while True:
-        for event in decode(data, tuple[Event, ...]):
+        for event in understand(data, tuple[Event, ...]):
             _show_event(out, event, as_json)
             last = max(last, event.id)
         if not follow:
@@ -193,7 +204,7 @@ def history(ctx: click.Context, group: str, since_seconds: float, as_json: bool)
         print_json(data)
     else:
         out = console()
-        show(out, history_picture(decode(data, History), min(out.width, _WIDEST) if out.is_terminal else 80))
+        show(out, history_picture(understand(data, History), min(out.width, _WIDEST) if out.is_terminal else 80))
 
 
 @click.command()
@@ -202,11 +213,11 @@ def history(ctx: click.Context, group: str, since_seconds: float, as_json: bool)
 @config_option
 @click.pass_context
 def traffic(ctx: click.Context, group: str, as_json: bool) -> None:
-    """Show whom a group's load balancer serves, with how many sessions.
+    """Show whom a group's load balancer serves.
 
     Example: autoscaler traffic web
     """
-    snapshot = decode(ask(ctx, "status"), Snapshot)
+    snapshot = understand(ask(ctx, "status"), Snapshot)
     found = [status for status in snapshot.groups if status.group == group]
     if not found:
         raise AutoscalerError(f"no group {group}; {nearest(group, (it.group for it in snapshot.groups), 'groups')}")
@@ -216,7 +227,8 @@ def traffic(ctx: click.Context, group: str, as_json: bool) -> None:
     if as_json:
         print_json(encode(status))
     else:
-        show(console(), traffic_picture(group, status, time.time()))
+        out = console()
+        show(out, traffic_picture(group, status, time.time(), out.width))
 
 
 COMMANDS: tuple[click.Command, ...] = (status, hosts, capacity, explain, events, history, traffic)

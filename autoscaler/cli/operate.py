@@ -15,9 +15,9 @@ from autoscaler.cli.command import (
     instance_argument,
     json_option,
     print_json,
+    understand,
 )
 from autoscaler.cli.output import harmless, say
-from autoscaler.codec import decode
 from autoscaler.core.observation import Request
 from autoscaler.core.snapshot import ReloadStatus, Snapshot
 from autoscaler.reasons import clock, duration, moment
@@ -42,7 +42,7 @@ def scale(ctx: click.Context, group: str, count: int | str, for_seconds: float |
     if count == "auto" and for_seconds is not None:
         raise click.UsageError("--for has no meaning with auto")
     data = ask(ctx, "scale", group=group, count=count, for_seconds=for_seconds)
-    confirm(data, _scaled(decode(data, Request)), as_json)
+    confirm(data, _scaled(understand(data, Request)), as_json)
 
 
 def _scaled(accepted: Request) -> str:
@@ -92,7 +92,7 @@ reset = _change(
     "reset",
     group_argument,
     "launches of {0} are tried again",
-    """Try launches again that were stopped after too many had failed.
+    """Try launches again that were stopped for too many failures.
 
     Example: autoscaler reset web
     """,
@@ -140,7 +140,7 @@ def reload(ctx: click.Context, as_json: bool) -> None:
     Example: autoscaler reload
     """
     data = ask(ctx, "reload")
-    result = decode(data, ReloadStatus)
+    result = understand(data, ReloadStatus)
     if as_json:
         print_json(data)
     elif result.ok:
@@ -163,7 +163,7 @@ def ledger() -> None:
 @config_option
 @click.pass_context
 def accept(ctx: click.Context, as_json: bool) -> None:
-    """Let volumes that are left over be deleted again, after a journal was lost.
+    """Let left-over volumes be deleted again, after a journal was lost.
 
     The instances that are there, adopted by their metadata, are written into it
     with their volumes; every host has to answer for that. Volumes of the lost
@@ -192,7 +192,7 @@ def protect(ctx: click.Context, instance: str, for_seconds: float | None, as_jso
     Example: autoscaler protect web-1aa9ee6f --for 2h
     """
     data = ask(ctx, "protect", instance=instance, for_seconds=for_seconds)
-    accepted = decode(data, Request)
+    accepted = understand(data, Request)
     held = accepted.for_seconds or 0
     until = f"{moment(accepted.at + held)} (for {duration(held)})"
     confirm(data, f"{instance} is not removed until {until}; `autoscaler unprotect {instance}` ends it sooner", as_json)
@@ -228,7 +228,7 @@ def delete(ctx: click.Context, name: str, yes: bool, as_json: bool) -> None:
 
 
 def _instances(ctx: click.Context, name: str) -> str:
-    snapshot = decode(ask(ctx, "status"), Snapshot)
+    snapshot = understand(ask(ctx, "status"), Snapshot)
     listed: list[Any] = [each for status in snapshot.groups if status.group == name for each in status.instances]
     return f"{len(listed)} instance{'' if len(listed) == 1 else 's'}"
 

@@ -3,7 +3,7 @@
 import codecs
 import io
 import sys
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Mapping
 
 from rich.console import Console, JustifyMethod, RenderableType
 from rich.table import Table
@@ -52,11 +52,20 @@ def say(sentence: str, *, err: bool = False) -> None:
     show(console(err=err), map(Text, harmless(sentence).split("\n")))
 
 
-def table(**columns: JustifyMethod) -> Table:
-    """Make a table of these columns that shows all of every word, and stands under its title."""
+def table(
+    columns: Mapping[str, JustifyMethod], rows: Iterable[Iterable[str | Text]], without: Container[str] = frozenset()
+) -> Table:
+    """Make a table that stands under its title; words are folded where they must be, figures and headings never.
+
+    Columns `without` which it has to do, for lack of width, are in the rows all the same.
+    """
     made = Table(box=None, padding=(0, 0, 0, 2), header_style="dim")
     for name, justify in columns.items():
-        made.add_column(name.replace("_", " "), justify=justify, overflow="fold")
+        if name not in without:
+            figures = justify == "right"
+            made.add_column(name, justify=justify, overflow="fold", no_wrap=figures, min_width=len(name))
+    for row in rows:
+        made.add_row(*(cell for name, cell in zip(columns, row, strict=True) if name not in without))
     return made
 
 
@@ -83,6 +92,8 @@ def hanging(console: Console, text: Text) -> Text:
         return text
     indent = len(text.plain) - len(text.plain.lstrip()) + 2
     rest = Text(" ").join(more).wrap(console, console.width - indent)
+    first.rstrip()
     for line in rest:
+        line.rstrip()
         line.pad_left(indent)
     return Text("\n").join((first, *rest))

@@ -7,7 +7,7 @@ from rich.text import Text
 from autoscaler.reasons import duration, moment
 from autoscaler.store import Event
 
-_ALARMS = frozenset({"reload_refused", "policy_vanished", "host_unreachable", "no_figure"})
+_ALARMS = frozenset({"reload_refused", "policy_vanished", "host_unreachable", "no_figure", "image_changed"})
 _SENTENCES: Mapping[str, str] = {
     "request scale": "held at {count} for {for_seconds}, asked by {by}",
     "request auto": "follows its policy again, asked by {by}",
@@ -24,12 +24,19 @@ _SENTENCES: Mapping[str, str] = {
     "policy_vanished": "its policy file vanished: its instances run on unmanaged",
     "scaled": "scaled from {before} to {admitted} ({recommended} recommended): {reasons}",
     "capacity": "{why}",
+    "image_imported": "image {image} version {version} stored on host {host}, by {by}",
+    "image_published": "image {image} version {version} is followed, asked by {by}",
+    "image_rolled_back": "image {image} version {version} is followed again, asked by {by}",
+    "image_pruned": "image {image} version {version} removed from host {host}, asked by {by}",
+    "image_changed": "{why}",
     "host_unreachable": "host {host} does not answer: {why}",
     "host_answers": "host {host} answers again",
     "no_figure": "{query}: no figure: {why}",
     "figure": "{query}: figures again",
     "instance": "{before} → {after}: {reason}",
     "instance new": "{after}: {reason}",
+    "instance so": "{before} → {after}",
+    "instance new so": "{after}",
     "instance as before": "{reason}",
 }
 """By kind, of requests and instances also by what changed; others show their details as they are."""
@@ -67,10 +74,12 @@ def _kind(event: Event) -> str:
     match event.kind:
         case "request":
             return f"request {event.detail.get('change')}"
-        case "instance" if not before:
-            return "instance new"
         case "instance" if before == after:
             return "instance as before"
+        case "instance":
+            new = "" if before else " new"
+            # Nothing is said twice: some reasons are called as the state they lead to.
+            return f"instance{new}{' so' if event.detail.get('reason') == after else ''}"
     return event.kind
 
 

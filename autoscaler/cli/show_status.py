@@ -1,7 +1,8 @@
 """The daemon's snapshot for people."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
+from rich.console import JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
@@ -19,6 +20,13 @@ _STATE_STYLES = {
     InstanceState.DRAINING: "yellow",
     InstanceState.UNHEALTHY: "bold red",
     InstanceState.DETACHED: "dim",
+}
+_INSTANCE: Mapping[str, JustifyMethod] = {
+    "INSTANCE": "left",
+    "HOST": "left",
+    "STATE": "left",
+    "FOR": "right",
+    "LOAD": "right",
 }
 _TELLING = frozenset({TransitionReason.TAKEN_BACK, TransitionReason.RECOVERED, TransitionReason.ATTACHED})
 """Reasons that are worth a word beside the state they led to."""
@@ -117,15 +125,16 @@ def _title(status: GroupStatus) -> Text:
 
 
 def _instances(instances: tuple[InstanceStatus, ...], now: float) -> Table:
-    shown = table(INSTANCE="left", HOST="left", STATE="left", FOR="right", LOAD="right")
-    for instance in instances:
-        state = Text(instance.state.value, _STATE_STYLES.get(instance.state, ""))
-        said = ", ".join(_remarks(instance))
-        if said:
-            state.append(f" ({said})", "default")
-        load = percent(instance.load) if instance.load is not None else "-"
-        shown.add_row(Text(instance.instance), Text(instance.host), state, _since(instance.since, now), load)
-    return shown
+    return table(_INSTANCE, (_instance(instance, now) for instance in instances))
+
+
+def _instance(instance: InstanceStatus, now: float) -> tuple[str | Text, ...]:
+    state = Text(instance.state.value, _STATE_STYLES.get(instance.state, ""))
+    said = ", ".join(_remarks(instance))
+    if said:
+        state.append(f" ({said})", "default")
+    load = percent(instance.load) if instance.load is not None else "-"
+    return instance.instance, instance.host, state, _since(instance.since, now), load
 
 
 def _remarks(instance: InstanceStatus) -> Iterator[str]:

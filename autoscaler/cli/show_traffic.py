@@ -1,7 +1,8 @@
 """A group's load balancer for people: who is served, and with how many sessions."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
+from rich.console import JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
@@ -11,30 +12,38 @@ from autoscaler.core.snapshot import TrafficStatus
 from autoscaler.core.traffic import Service
 from autoscaler.reasons import duration
 
+_COLUMNS: Mapping[str, JustifyMethod] = {
+    "INSTANCE": "left",
+    "ADDRESS": "left",
+    "WANTED": "left",
+    "SLOT": "left",
+    "STATE": "left",
+    "WEIGHT": "right",
+    "SESSIONS": "right",
+    "CHECKS": "left",
+}
+_LEAST_WIDTH = {"SLOT": 90, "WEIGHT": 90, "CHECKS": 75}
 _STYLES = {SlotState.READY: "green", SlotState.DRAIN: "yellow"}
 
 
-def traffic_picture(group: str, status: TrafficStatus, now: float) -> Iterator[Text | Table]:
-    """Give what the balancer has for each instance; `now` is seconds since the epoch."""
+def traffic_picture(group: str, status: TrafficStatus, now: float, width: int) -> Iterator[Text | Table]:
+    """Give what the balancer has for each instance; `now` is seconds since the epoch.
+
+    With little width the columns that say the least are left out.
+    """
     yield _title(group, status, now)
-    shown = table(
-        INSTANCE="left",
-        ADDRESS="left",
-        WANTED="left",
-        SLOT="left",
-        STATE="left",
-        WEIGHT="right",
-        SESSIONS="right",
-        CHECKS="left",
-    )
+    rows = tuple(_rows(status))
+    if rows:
+        yield table(_COLUMNS, rows, without={name for name, least in _LEAST_WIDTH.items() if width < least})
+
+
+def _rows(status: TrafficStatus) -> Iterator[tuple[str | Text, ...]]:
     slots = {} if status.view is None else _by_address(status.view)
     for service in status.wanted:
-        shown.add_row(*_row(service, slots.pop((service.address, service.port), None)))
+        yield _row(service, slots.pop((service.address, service.port), None))
     for slot in slots.values():
         if slot.state is not SlotState.MAINT:
-            shown.add_row("-", f"{slot.address}:{slot.port}", "-", *_slot(slot))
-    if shown.row_count:
-        yield shown
+            yield ("-", f"{slot.address}:{slot.port}", "-", *_slot(slot))
 
 
 def _title(group: str, status: TrafficStatus, now: float) -> Text:

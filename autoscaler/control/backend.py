@@ -2,6 +2,7 @@
 
 from typing import Protocol
 
+from autoscaler.control.images import ImageBackend
 from autoscaler.core.decision import Decision
 from autoscaler.core.observation import Change, Request
 from autoscaler.core.snapshot import ReloadStatus, Snapshot
@@ -10,6 +11,11 @@ from autoscaler.store import Event, History
 
 class Backend(Protocol):
     """The daemon as the control socket sees it; called from several threads at once."""
+
+    @property
+    def images(self) -> ImageBackend:
+        """The catalog of golden images."""
+        ...
 
     def snapshot(self) -> Snapshot | None:
         """Return what the last tick left; None before the first has finished."""

@@ -32,6 +32,17 @@ ARGUMENTS: Mapping[str, frozenset[str]] = {
     "attach": frozenset({"instance"}),
     "reload": frozenset(),
     "accept_ledger": frozenset(),
+    "images": frozenset(),
+    "image_begin": frozenset({"import"}),
+    "image_alive": frozenset({"import"}),
+    "image_finish": frozenset({"import", "stamp", "publish"}),
+    "image_abandon": frozenset({"import"}),
+    "image_gone": frozenset({"volume"}),
+    "image_publish": frozenset({"name", "version"}),
+    "image_rollback": frozenset({"name"}),
+    "image_remove": frozenset({"version"}),
+    "image_keep": frozenset({"version"}),
+    "image_removed": frozenset({"version"}),
 }
 """Every command with the arguments it takes."""
 

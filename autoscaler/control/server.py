@@ -16,6 +16,7 @@ import structlog
 
 from autoscaler.codec import encode
 from autoscaler.control.backend import Backend
+from autoscaler.control.images import QUIET, carry_out_image
 from autoscaler.control.protocol import DEFAULT_HOLD_SECONDS, MAX_REQUEST_BYTES, Call, answer, parse_call, refusal
 from autoscaler.core.errors import AutoscalerError, ControlError
 from autoscaler.core.observation import Change, Request
@@ -212,6 +213,8 @@ def carry_out(backend: Backend, by: str, call: Call) -> Any:
             return encode(backend.events(call.optional_group(), call.seconds("since"), call.after()))
         case "history":
             return encode(backend.history(call.group(), call.seconds("since")))
+        case command if command in QUIET:
+            return carry_out_image(backend.images, by, call)
         case _:
             return _audited(backend, by, call)
 
@@ -226,7 +229,8 @@ def _status(backend: Backend) -> Any:
 def _audited(backend: Backend, by: str, call: Call) -> dict[str, Any]:
     log = _log.bind(by=by, command=call.command, **call.arguments)
     try:
-        result = _change(backend, by, call)
+        of_images = call.command.startswith("image_")
+        result: dict[str, Any] = carry_out_image(backend.images, by, call) if of_images else _change(backend, by, call)
     except AutoscalerError as error:
         log.warning("control_change", result="refused", error=str(error))
         raise

@@ -59,8 +59,20 @@ class HypervisorError(AutoscalerError):
         super().__init__(message)
 
 
+class ImageError(AutoscalerError):
+    """A golden image cannot be read, flattened or stored; the message says why."""
+
+
 class StoreError(AutoscalerError):
     """The journal cannot be opened, read or written."""
+
+
+class StateInUseError(StoreError):
+    """Another process holds the state directory; `pid` as far as it is known."""
+
+    def __init__(self, message: str, pid: str) -> None:
+        self.pid = pid
+        super().__init__(message)
 
 
 class ControlError(AutoscalerError):

@@ -24,8 +24,8 @@ _FAILURES = frozenset(
 
 
 def image_name(image: Image) -> str:
-    """Name an image among the measured launches."""
-    return f"{image.pool}/{image.volume}"
+    """Name an image among the measured launches: all versions of a name are one."""
+    return image.name or str(image)
 
 
 def launched_seconds(group: GroupMemory, instances: Sequence[Instance], at: float) -> tuple[float, ...]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from autoscaler.core.action import InFlight, Outcome
+from autoscaler.core.policy import Image
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,8 @@ class Ownership:
     image_digest: str
     """What the clone's golden image was when it was made; empty where it could not be told."""
     created_at: float
+    image: Image | None = None
+    """The golden image it stands on; None where an earlier release made it, which did not note that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,6 +312,25 @@ class TrafficView:
 
 
 @dataclass(frozen=True, slots=True)
+class GoldenState:
+    """A golden image as it was last looked at."""
+
+    stamp: str | None
+    """Tells one state of the volume from another, by its sizes and time of change; None where it cannot be told."""
+    content: str | None = None
+    """What it holds: a digest, or the stamp itself where contents are not read; None where it was not read yet."""
+    read: Mapping[str, str] = field(default_factory=dict)
+    """What it held when it had the stamps that instances were cloned under, as far as it was read then."""
+    expected: str | None = None
+    """What it must hold, being a version of the catalog; None for any other volume."""
+
+    @property
+    def unread(self) -> bool:
+        """Whether it is not known what it holds now, but will be."""
+        return self.stamp is not None and self.content is None
+
+
+@dataclass(frozen=True, slots=True)
 class ScheduleState:
     """Whether a schedule's span is active, and until when that is so; None where it never changes again."""
 
@@ -377,3 +399,5 @@ class Observation:
     """By group, of those that have a load balancer; one that was not asked yet is not among them."""
     schedules: Mapping[str, ScheduleState] = field(default_factory=dict)
     """By the key of the schedule; one that could not be told is not among them."""
+    golden: Mapping[str, GoldenState] | None = None
+    """By `core.golden.golden_key`, of those that were looked at; None where nobody looks."""

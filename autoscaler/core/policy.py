@@ -38,12 +38,35 @@ class Starved(StrEnum):
     IGNORE = "ignore"
 
 
+IMAGE_NAME = r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$"
+"""What the name of an image in the catalog looks like; it becomes part of the names of volumes."""
+
+
 @dataclass(frozen=True, slots=True)
 class Image:
-    """The golden image: a volume of a storage pool on the group's host."""
+    """The golden image: a volume of a storage pool on the group's host.
+
+    One that is followed by its name has no pool and volume yet in a policy as it was written; the policy that a step
+    is given has them, with the version that they are, or the name leads to nothing at present.
+    """
 
     pool: str
     volume: str
+    name: str | None = None
+    """The name in the catalog; None for a volume that the policy names itself."""
+    version: int | None = None
+    """The version that is wanted, or used once pool and volume are known; None for the one that is published."""
+
+    @property
+    def found(self) -> bool:
+        """Whether it is known which volume it is."""
+        return bool(self.volume)
+
+    def __str__(self) -> str:
+        """Render as ``web`` or ``web version 3``, or as ``POOL/VOLUME`` without a name."""
+        if self.name is None:
+            return f"{self.pool}/{self.volume}"
+        return self.name if self.version is None else f"{self.name} version {self.version}"
 
 
 USER_NETWORK = "user"
@@ -490,10 +513,12 @@ class Wanted:
 
     images: frozenset[Image] = frozenset()
     networks: frozenset[str] = frozenset()
+    stored: frozenset[Image] = frozenset()
+    """Images that no policy needs be made of: like those that one is, they are written to by nobody."""
 
 
-def wanted_by(policies: Iterable[Policy]) -> Wanted:
-    """Name what these policies use."""
+def wanted_by(policies: Iterable[Policy], stored: frozenset[Image] = frozenset()) -> Wanted:
+    """Name what these policies use, beside what images there are."""
     chosen = tuple(policies)
     networks = frozenset(policy.machine.network for policy in chosen) - {USER_NETWORK}
-    return Wanted(frozenset(policy.image for policy in chosen), networks)
+    return Wanted(frozenset(policy.image for policy in chosen if policy.image.found), networks, stored)

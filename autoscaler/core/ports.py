@@ -6,7 +6,7 @@ from typing import Protocol
 
 from autoscaler.core.action import Clone
 from autoscaler.core.observation import DomainCounters, HostCapacity, HostInventory, Ownership
-from autoscaler.core.policy import Wanted
+from autoscaler.core.policy import Image, Wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +17,16 @@ class VolumeRef:
     pool: str
     name: str
     instance: str
+
+
+@dataclass(frozen=True, slots=True)
+class GoldenSeen:
+    """A golden image as it is now."""
+
+    stamp: str
+    """Tells one state of the volume from another, by its sizes and time of change."""
+    path: str | None = None
+    """Its file, where that can be read here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +66,10 @@ class Sight(Protocol):
 
     def watch_pools(self, pools: frozenset[str]) -> None:
         """Let the listing tell the room of these storage pools from now on, as far as they are active."""
+        ...
+
+    def golden(self, image: Image) -> GoldenSeen | None:
+        """Look at a golden image as it is now; None where there is no such volume."""
         ...
 
     def counters(self, metrics: frozenset[str]) -> Mapping[str, DomainCounters]:
@@ -120,6 +134,10 @@ class Hypervisor(Sight, Protocol):
 
     def user_of(self, volume: VolumeRef) -> str | None:
         """Name a domain, ours or not, that refers to the volume; None where there is none."""
+        ...
+
+    def overlays_on(self, volume: VolumeRef) -> tuple[str, ...]:
+        """Name the volumes, ours or not, that have this one as their backing store."""
         ...
 
     def run_in_guest(self, instance: str, argv: tuple[str, ...], seconds: float) -> GuestRun:

@@ -93,10 +93,9 @@ def clones(
 def _clones_allowed(
     policy: Policy, wanted: int, instances: Sequence[Instance], memory: GroupMemory, at: float
 ) -> tuple[int, tuple[Reason, ...]]:
-    if memory.tripped_at is not None:
-        return 0, (because(ReasonCode.HELD_BY_BREAKER, failures=memory.failures, wanted=wanted, group=policy.group),)
-    if memory.retry_at is not None and at < memory.retry_at:
-        return 0, (because(ReasonCode.HELD_BY_LAUNCH_BACKOFF, failures=memory.failures, until=memory.retry_at),)
+    held = _held(policy, wanted, memory, at)
+    if held is not None:
+        return 0, (held,)
     owned, most = sum(instance.owned for instance in instances), policy.size.max
     room = max(0, most - owned)
     budget = policy.launch.per_hour(policy.size)
@@ -111,3 +110,14 @@ def _clones_allowed(
     if wanted > room:
         return room, (because(ReasonCode.HELD_BY_OCCUPIED_MAX, owned=owned, max=most, wanted=wanted),)
     return wanted, ()
+
+
+def _held(policy: Policy, wanted: int, memory: GroupMemory, at: float) -> Reason | None:
+    """Tell what keeps a group from any launch."""
+    if not policy.image.found:
+        return because(ReasonCode.HELD_BY_UNKNOWN_IMAGE, image=str(policy.image), host=policy.host, wanted=wanted)
+    if memory.tripped_at is not None:
+        return because(ReasonCode.HELD_BY_BREAKER, failures=memory.failures, wanted=wanted, group=policy.group)
+    if memory.retry_at is not None and at < memory.retry_at:
+        return because(ReasonCode.HELD_BY_LAUNCH_BACKOFF, failures=memory.failures, until=memory.retry_at)
+    return None

@@ -57,6 +57,8 @@ class GroupStatus:
     instances: tuple[InstanceStatus, ...]
     breaker_open: bool = False
     """Launches failed so often that none is tried until an operator resets the group."""
+    image_changed: bool = False
+    """A golden image is not what its instances were cloned from."""
     replacement_stopped: bool = False
     """So many instances are unhealthy that none is replaced."""
     deleting: bool = False

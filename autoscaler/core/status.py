@@ -240,6 +240,7 @@ def _managed(policy: Policy, instances: Sequence[Instance], finished: Finished, 
         tuple(_instance(instance, group, finished.observation.probes) for instance in instances),
         breaker_open=group.tripped_at is not None,
         replacement_stopped=any(reason.code is ReasonCode.REPLACEMENT_STOPPED for reason in decision.reasons),
+        image_changed=any(reason.code is ReasonCode.IMAGE_CHANGED for reason in decision.reasons),
         traffic=_traffic(policy, instances, finished),
         port=_port(policy),
     )

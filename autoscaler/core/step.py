@@ -10,6 +10,7 @@ from autoscaler.core.capacity import Ledger
 from autoscaler.core.clock import set_back
 from autoscaler.core.count import decide_count, describe_inputs, take_in_loads
 from autoscaler.core.decision import Decision, Reason, ReasonCode, because
+from autoscaler.core.golden import golden_reasons, keep_off
 from autoscaler.core.instances import (
     Instance,
     classify,
@@ -181,7 +182,7 @@ class _Seen:
     def asking(self, at: float) -> Asking:
         """Say what it asks of the hosts."""
         assert self.decision is not None
-        acts = self.acts(at) and self.group.tripped_at is None
+        acts = self.acts(at) and self.group.tripped_at is None and self.policy.image.found
         lacking = leave(self.policy, self.decision.desired, self.instances, self.group, at).lacking
         return Asking(self.policy, self.decision, self.instances, acts, lacking, self.group.samples)
 
@@ -207,6 +208,7 @@ def _look(policy: Policy, observation: Observation, memory: Memory, domains: tup
     lives, transitions = follow(policy.group, group, instances, observation)
     group = replace(group, lives=lives)
     reasons = refused + noticed(instances, transitions) + traffic_reasons(policy, instances, group, observation)
+    reasons += golden_reasons(policy, instances, observation)
     return _Seen(policy, group, domains, instances, (), reasons, transitions, launched)
 
 
@@ -263,10 +265,13 @@ def _plan(
     cloned, sequence = clones(
         policy, min(left.lacking, seen.clones), instances, group, at=at, controller=memory.controller
     )
+    cloned = keep_off(cloned, observation, memory.controller)
     reasons = decision.reasons + left.reasons + started.reasons + cloned.reasons
     actions = (*left.actions, *started.actions, *cloned.actions)
     group = take_in_clones(group, cloned.actions, at)
-    return replace(decision, reasons=reasons), actions, replace(group, sequence=sequence)
+    # Ids that were given out and then not used are given out again.
+    given_out = sequence if cloned.actions else group.sequence
+    return replace(decision, reasons=reasons), actions, replace(group, sequence=given_out)
 
 
 def _hold_unread(

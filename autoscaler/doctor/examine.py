@@ -5,9 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from autoscaler import config as configuration
+from autoscaler.core.catalog import resolve_images
 from autoscaler.core.errors import PolicyError
 from autoscaler.core.finding import Finding, error
 from autoscaler.core.policy import Policy
+from autoscaler.doctor.catalog import catalog_of, check_image_names
 from autoscaler.doctor.files import check_config_file, check_policy_files, check_state
 from autoscaler.doctor.hosts import check_host
 from autoscaler.doctor.machine import check_clock, check_pressure
@@ -42,6 +44,8 @@ def examine(path: Path | None) -> Iterator[Finding]:
     yield check_state(config)
     yield from check_daemon(config)
     yield from check_others(config, policies)
+    policies = resolve_images(policies, catalog_of(config))
+    yield from check_image_names(policies)
     for name, host in config.hosts.items():
         yield from check_host(name, host.uri, [policy for policy in policies if name in policy.hosts])
 

@@ -44,8 +44,8 @@ def _check_reached(inspection: Inspection, host: str, uri: str, policies: Sequen
         ids = inspection.qemu_ids() or (os.geteuid(), os.getegid())
         yield check_kvm_device(host, user_of(*ids))
     sizes: dict[tuple[str, str], int] = {}
-    for pool in dict.fromkeys(policy.image.pool for policy in policies):
-        users = [policy for policy in policies if policy.image.pool == pool]
+    for pool in dict.fromkeys(policy.image.pool for policy in policies if policy.image.found):
+        users = [policy for policy in policies if policy.image.found and policy.image.pool == pool]
         images = list(_check_images(inspection, host, users, sizes))
         yield _check_pool(inspection, host, pool, _may_take(users, sizes))
         yield from images

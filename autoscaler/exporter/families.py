@@ -197,6 +197,12 @@ FAMILIES: tuple[Family, ...] = (
         unit="0 or 1",
     ),
     Family(
+        "autoscaler_image_changed", "gauge", ("group",),
+        "1 while a golden image of the group is not what it was: instances stand on what changed, or would.",
+        _group(lambda status: status.image_changed),
+        unit="1",
+    ),
+    Family(
         "autoscaler_group_instances", "gauge", ("group", "state"),
         "Owned instances and clones in flight, by where they are in their life; no sample while they cannot be listed.",
         _instances_by_state,

@@ -17,7 +17,7 @@ import libvirt
 
 from autoscaler.core.capacity import Key, Resource, overhead_bytes
 from autoscaler.core.observation import AddressRoom, HostCapacity, HostLimits, PoolRoom, Tenant
-from autoscaler.core.policy import Image, Wanted
+from autoscaler.core.policy import Wanted
 from autoscaler.hypervisor.errors import is_code
 
 _DEFINITION_SECONDS = 300.0
@@ -89,7 +89,7 @@ class CapacityReader:
         if tenants is None and str(Key(Resource.MEMORY)) in unread:
             unread[str(Key(Resource.VCPUS))] = unread[str(Key(Resource.MEMORY))]
         rooms = {
-            name: _try(unread, Key(Resource.POOL_SPACE, name), partial(self._pool, connection, name, wanted.images))
+            name: _try(unread, Key(Resource.POOL_SPACE, name), partial(self._pool, connection, name, wanted))
             for name in sorted(pools)
         }
         networks = {
@@ -122,14 +122,15 @@ class CapacityReader:
         self._definitions = kept
         return tuple(found)
 
-    def _pool(self, connection: libvirt.virConnect, name: str, images: Iterable[Image]) -> PoolRoom | None:
+    def _pool(self, connection: libvirt.virConnect, name: str, wanted: Wanted) -> PoolRoom | None:
         pool = connection.storagePoolLookupByName(name)
         if not pool.isActive():
             return None
         volumes = self._list(name, pool)
-        golden = {image.volume for image in images if image.pool == name}
+        golden = {image.volume for image in wanted.images if image.pool == name}
+        stored = golden | {image.volume for image in wanted.stored if image.pool == name}
         # What others are built upon is written to by nobody.
-        base = {volume.backing for volume in volumes} | {volume.path for volume in volumes if volume.name in golden}
+        base = {volume.backing for volume in volumes} | {volume.path for volume in volumes if volume.name in stored}
         thin = [volume for volume in volumes if volume.path not in base]
         capacity, available = self._space(pool, volumes)
         return PoolRoom(

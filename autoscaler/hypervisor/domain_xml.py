@@ -7,7 +7,7 @@ from xml.etree import ElementTree as ET
 
 from autoscaler.core.action import Clone
 from autoscaler.core.observation import Ownership
-from autoscaler.core.policy import USER_NETWORK
+from autoscaler.core.policy import USER_NETWORK, Image
 
 OWNERSHIP_NAMESPACE = "urn:kvm-autoscaler:ownership:1"
 AGENT_CHANNEL = "org.qemu.guest_agent.0"
@@ -84,12 +84,14 @@ def domain_xml(clone: Clone, identity: str, ownership: Ownership | None, platfor
 
 def ownership_element(ownership: Ownership) -> ET.Element:
     """Build the element that says whose a domain is."""
+    image = ownership.image
     return ET.Element(
         f"{{{OWNERSHIP_NAMESPACE}}}instance",
         {
             "controller": ownership.controller,
             "group": ownership.group,
             "instance": ownership.instance,
+            **({} if image is None else {"image-pool": image.pool, "image-volume": image.volume}),
             "image-digest": ownership.image_digest,
             "created-at": repr(ownership.created_at),
         },
@@ -106,10 +108,16 @@ def parse_ownership(text: str) -> Ownership | None:
             element.attrib["instance"],
             element.attrib["image-digest"],
             float(element.attrib["created-at"]),
+            _image(element),
         )
     except (ET.ParseError, KeyError, ValueError):
         return None
     return ownership if math.isfinite(ownership.created_at) else None
+
+
+def _image(element: ET.Element) -> Image | None:
+    pool, volume = element.get("image-pool"), element.get("image-volume")
+    return None if pool is None or volume is None else Image(pool, volume)
 
 
 def agent_connected(live_xml: str) -> bool | None:

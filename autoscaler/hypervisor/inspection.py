@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 from xml.etree import ElementTree as ET
 
@@ -13,6 +14,7 @@ from autoscaler.hypervisor import volumes
 from autoscaler.hypervisor.accelerator import BOOT_SECONDS, AcceleratorChoice
 from autoscaler.hypervisor.calls import Calls
 from autoscaler.hypervisor.connection import Connections
+from autoscaler.hypervisor.errors import is_code
 from autoscaler.hypervisor.networks import check_network
 
 T = TypeVar("T")
@@ -63,6 +65,20 @@ class Inspection:
             return volumes.capacity_bytes(connection, image, self._host)
 
         return self._ask(f"look at image {image.volume}", look)
+
+    def image_at(self, path: Path) -> Image | None:
+        """Give the volume that a file of the host is; None where it is in no pool that libvirt knows."""
+
+        def look(connection: libvirt.virConnect) -> Image | None:
+            try:
+                volume = connection.storageVolLookupByPath(str(path.resolve()))
+                return Image(volume.storagePoolLookupByVolume().name(), volume.name())
+            except libvirt.libvirtError as error:
+                if not is_code(error, libvirt.VIR_ERR_NO_STORAGE_VOL):
+                    raise
+                return None
+
+        return self._ask(f"look what {path} is", look)
 
     def check_network(self, name: str) -> None:
         """Raise unless guests can be plugged into this network."""

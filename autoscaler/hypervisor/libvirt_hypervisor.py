@@ -19,11 +19,12 @@ from autoscaler.core.observation import (
     Ownership,
     PoolSpace,
 )
-from autoscaler.core.policy import Wanted
-from autoscaler.core.ports import GuestRun, VolumeRef
+from autoscaler.core.policy import Image, Wanted
+from autoscaler.core.ports import GoldenSeen, GuestRun, VolumeRef
 from autoscaler.hypervisor import counters, domains, guest_exec, volumes
 from autoscaler.hypervisor.accelerator import AcceleratorChoice
 from autoscaler.hypervisor.agent import AgentProber
+from autoscaler.hypervisor.backing import overlays_on
 from autoscaler.hypervisor.calls import Calls
 from autoscaler.hypervisor.capacity import CapacityReader
 from autoscaler.hypervisor.connection import Connections, is_local
@@ -81,6 +82,7 @@ class LibvirtHypervisor:
         self._actions = Connections(host, uri, Calls(host))
         # A pool whose storage hangs must not keep domains from being listed; no third call joins two that hang.
         self._room = Connections(host, uri, Calls(host, limit=2))
+        self._golden = Connections(host, uri, Calls(host, limit=2))
         self._capacity = CapacityReader(host, limits or HostLimits(), local=is_local(uri))
         self._guests = Connections(host, uri, Calls(host))
         self._agents = AgentProber(Connections(host, uri, Calls(host)), on_change)
@@ -104,6 +106,7 @@ class LibvirtHypervisor:
         self._agents.close()
         self._reads.close()
         self._room.close()
+        self._golden.close()
         self._actions.close()
         self._guests.close()
 
@@ -147,6 +150,20 @@ class LibvirtHypervisor:
     def watch_pools(self, pools: frozenset[str]) -> None:
         """Let the listing tell the room of these storage pools from now on, as far as they are active."""
         self._watched_pools = pools
+
+    def golden(self, image: Image) -> GoldenSeen | None:
+        """Look at a golden image as it is now; None where there is no such volume."""
+
+        def look(connection: libvirt.virConnect) -> GoldenSeen:
+            stamp = volumes.digest(connection, image, self._host)
+            return GoldenSeen(stamp, volumes.readable_path(connection, image, self._host) if self._local else None)
+
+        try:
+            return self._golden.call(f"look at image {image.volume}", look, self._read_seconds)
+        except HypervisorError as error:
+            if error.kind is HypervisorErrorKind.NOT_FOUND:
+                return None
+            raise
 
     def counters(self, metrics: frozenset[str]) -> Mapping[str, DomainCounters]:
         """Raw counters of every running domain, by UUID, in one call; none where no metric needs any."""
@@ -259,6 +276,10 @@ class LibvirtHypervisor:
     def user_of(self, volume: VolumeRef) -> str | None:
         """Name a domain, ours or not, that refers to the volume as a disk or under one; None where there is none."""
         return self._read(f"look who uses volume {volume.name}", lambda it: volumes.user_of(it, volume))
+
+    def overlays_on(self, volume: VolumeRef) -> tuple[str, ...]:
+        """Name the volumes, of all active pools and whosever they are, that have this one as their backing store."""
+        return self._read(f"tell what stands on volume {volume.name}", lambda it: overlays_on(it, volume))
 
     def delete_volume(self, volume: VolumeRef) -> None:
         """Delete the overlay and the console's log; what is gone is no error."""

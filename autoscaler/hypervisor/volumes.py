@@ -6,6 +6,7 @@ ordinary user, and nothing of an instance stays behind.
 
 import hashlib
 import os
+from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import libvirt
@@ -48,15 +49,20 @@ def space(connection: libvirt.virConnect, names: frozenset[str], *, local: bool)
 
 
 def _file_space(pool: libvirt.virStoragePool) -> PoolSpace | None:
-    description = ET.fromstring(pool.XMLDesc())  # noqa: S314 - libvirt's own output
-    path = description.findtext("./target/path")
-    if path is None or description.get("type") not in _DIRECTORY_POOLS:
+    path = folder_of(pool)
+    if path is None:
         return None
     try:
         room = os.statvfs(path)
     except OSError:  # closed to us, or in another mount namespace
         return None
     return PoolSpace(room.f_blocks * room.f_frsize, room.f_bavail * room.f_frsize)
+
+
+def folder_of(pool: libvirt.virStoragePool) -> str | None:
+    """Give the folder, on the host, that a pool of files is; None for pools of other kinds."""
+    description = ET.fromstring(pool.XMLDesc())  # noqa: S314 - libvirt's own output
+    return description.findtext("./target/path") if description.get("type") in _DIRECTORY_POOLS else None
 
 
 def capacity_bytes(connection: libvirt.virConnect, image: Image, host: str) -> int:
@@ -66,14 +72,7 @@ def capacity_bytes(connection: libvirt.virConnect, image: Image, host: str) -> i
 
 def check_golden(connection: libvirt.virConnect, image: Image, host: str) -> None:
     """Raise unless the image's pool is active and keeps files, and the image is a self-contained qcow2."""
-    pool = active_pool(connection, image.pool, host)
-    pool_type = ET.fromstring(pool.XMLDesc()).get("type")  # noqa: S314 - libvirt's own output
-    if pool_type not in _DIRECTORY_POOLS:
-        raise HypervisorError(
-            HypervisorErrorKind.INVALID,
-            f"pool {image.pool} on host {host} is of type {pool_type}: qcow2 overlays need a pool of files "
-            f"({', '.join(sorted(_DIRECTORY_POOLS))})",
-        )
+    pool = file_pool(connection, image.pool, host)
     description = ET.fromstring(_golden(pool, image, host).XMLDesc())  # noqa: S314 - libvirt's own output
     found = description.find("./target/format")
     format_name = found.get("type") if found is not None else None
@@ -95,7 +94,7 @@ def check_golden(connection: libvirt.virConnect, image: Image, host: str) -> Non
 def digest(connection: libvirt.virConnect, image: Image, host: str) -> str:
     """Tell one state of the golden image from another, cheaply.
 
-    A SHA-256 over the volume's key, capacity, allocation and time of change, not over its content: enough to see that
+    A SHA-256 over the volume's key, capacity and time of change, not over its content: enough to see that
     an image was replaced or written to, not to compare images of two hosts.
     """
     volume = _golden(active_pool(connection, image.pool, host), image, host)
@@ -104,7 +103,23 @@ def digest(connection: libvirt.virConnect, image: Image, host: str) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-_IDENTITY = ("key", "capacity", "allocation", "target/timestamps/mtime")
+def readable_path(connection: libvirt.virConnect, image: Image, host: str) -> str | None:
+    """Give the path of the image's file, if this process may read it and sees the same one there as libvirt."""
+    volume = _golden(active_pool(connection, image.pool, host), image, host)
+    description = ET.fromstring(volume.XMLDesc())  # noqa: S314 - libvirt's own output
+    path = description.findtext("target/path", "")
+    seconds, _, fraction = description.findtext("target/timestamps/mtime", "").partition(".")
+    try:
+        found = Path(path).stat()
+        readable = os.access(path, os.R_OK)
+    except OSError:  # closed to us, or in another mount namespace
+        return None
+    same = f"{found.st_mtime_ns}" == f"{seconds}{fraction.ljust(9, '0')}"
+    return path if readable and same else None
+
+
+# Not the allocation: a file system may settle that later, with nothing written.
+_IDENTITY = ("key", "capacity", "target/timestamps/mtime")
 
 
 def create_overlay(connection: libvirt.virConnect, image: Image, ref: VolumeRef) -> None:
@@ -252,6 +267,19 @@ def active_pool(connection: libvirt.virConnect, name: str, host: str) -> libvirt
         raise HypervisorError(
             HypervisorErrorKind.INVALID,
             f"storage pool {name} on host {host} is not active. Start it with: virsh pool-start {name}",
+        )
+    return pool
+
+
+def file_pool(connection: libvirt.virConnect, name: str, host: str) -> libvirt.virStoragePool:
+    """Look up a pool that keeps files. Raises HypervisorError, NOT_FOUND or INVALID, with what to do about it."""
+    pool = active_pool(connection, name, host)
+    pool_type = ET.fromstring(pool.XMLDesc()).get("type")  # noqa: S314 - libvirt's own output
+    if pool_type not in _DIRECTORY_POOLS:
+        raise HypervisorError(
+            HypervisorErrorKind.INVALID,
+            f"pool {name} on host {host} is of type {pool_type}: qcow2 overlays need a pool of files "
+            f"({', '.join(sorted(_DIRECTORY_POOLS))})",
         )
     return pool
 

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,45 +23,58 @@ _BOUNDS = ("prlimit", "--as=2147483648", f"--cpu={_CHECK_SECONDS}", "--")
 _HAS_ERRORS, _HAS_LEAKS = 2, 3
 
 
-def lint_file(path: Path, *, largest_bytes: int = LARGEST_BYTES) -> Iterator[Finding]:
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Where the clones of an image will stand, and what is free there."""
+
+    where: str
+    free_bytes: int
+
+
+def lint_file(
+    path: Path, *, largest_bytes: int = LARGEST_BYTES, shown: str | None = None, room: Room | None = None
+) -> Iterator[Finding]:
     """Look at one image file: its format, what it refers to, its size and integrity, whether it is in use, its inside.
 
+    `shown` is what people call it, the path if left out; `room` is where its clones will stand, else its own folder.
     Nothing that it refers to is opened, and nothing of it is changed. What builds on a finding that is an error is
     not looked at.
     """
+    shown = shown or str(path)
     try:
         if not path.is_file():
-            yield error("image.file", f"there is no file {path}", "Name the file of a qcow2 image")
+            yield error("image.file", f"there is no file {shown}", "Name the file of a qcow2 image")
             return
         header = read_header(path)
     except OSError as problem:
-        yield error("image.file", f"{path} cannot be read: {problem.strerror}", "Mend its rights, or name another file")
+        yield error("image.file", f"{shown} cannot be read: {problem.strerror}", "Mend its rights, or name another")
         return
     if header is None:
-        yield error("image.format", f"{path} is no qcow2 image", "Convert it with: qemu-img convert -O qcow2 FILE NEW")
+        yield error("image.format", f"{shown} is no qcow2 image", "Convert it with: qemu-img convert -O qcow2 FILE NEW")
         return
     yield ok("image.format", f"qcow2 version {header.version}")
     said = tuple(_of_header(header, largest_bytes))
     yield from said
     if any(finding.remedy is not None and finding.code in _UNSAFE for finding in said):
         return
-    yield _room(path, header)
+    yield _room(room or Room("its folder", shutil.disk_usage(path.parent).free), header)
     integrity = _integrity(path)
     yield integrity
     if integrity.remedy is None:
         yield from look_inside(path)
 
 
-def _room(path: Path, header: Qcow2Header) -> Finding:
-    """Compare the image's disk with the room beside it, where its clones will stand: one may grow to that."""
-    free_bytes = shutil.disk_usage(path.parent).free
-    if header.virtual_bytes > free_bytes:
+def _room(room: Room, header: Qcow2Header) -> Finding:
+    """Compare the image's disk with the room where its clones will stand: one may grow to that."""
+    if header.virtual_bytes > room.free_bytes:
         return warning(
             "image.room",
-            f"one clone may grow to {_size(header.virtual_bytes)}, and its folder has {_size(free_bytes)} left",
+            f"one clone may grow to {_size(header.virtual_bytes)}, and {room.where} has {_size(room.free_bytes)} left",
             "Keep it in a pool with more room, or make its disk smaller",
         )
-    return ok("image.room", f"its folder has {_size(free_bytes)} left, and one clone may grow to its disk's size")
+    return ok(
+        "image.room", f"{room.where} has {_size(room.free_bytes)} left, and one clone may grow to its disk's size"
+    )
 
 
 _UNSAFE = frozenset({"image.backing-file", "image.data-file", "image.virtual-size", "image.encrypted"})

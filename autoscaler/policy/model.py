@@ -50,6 +50,7 @@ from autoscaler.policy.fields import (
     written,
 )
 from autoscaler.policy.fields import count as counted
+from autoscaler.policy.image import ImageSection, image_data, image_to_core
 from autoscaler.policy.life import (
     AUTO,
     DrainSection,
@@ -96,13 +97,6 @@ def _version(value: object) -> int:
     if value != VERSION or isinstance(value, bool | float):
         raise WrongValueError(f"this release reads version {VERSION} of the policy file, not {found(value)}")
     return VERSION
-
-
-class ImageSection(Section):
-    """The golden image."""
-
-    pool: Name
-    volume: Name
 
 
 class MachineSection(Section):
@@ -282,8 +276,8 @@ class PolicyFile(Section):
     @classmethod
     def _can_scale(cls, value: list[StrategySection], info: ValidationInfo) -> list[StrategySection]:
         image, size, behavior = (info.data.get(name) for name in ("image", "size", "behavior"))
-        strategies = [entry.to_core(image.pool if image is not None else "") for entry in value]
-        errors = list(scaling.twice(strategies))
+        strategies = [entry.to_core((image.pool if image is not None else "") or "") for entry in value]
+        errors = [*scaling.twice(strategies), *(scaling.poolless(strategies) if image is not None else ())]
         if behavior is not None:
             own = behavior.scale_out.tolerance
             errors += scaling.unreachable(strategies, behavior.tolerance if own is None else own)
@@ -300,7 +294,7 @@ def to_core(file: PolicyFile) -> Policy:
     behavior = file.behavior
     return Policy(
         group=file.group,
-        image=Image(pool=file.image.pool, volume=file.image.volume),
+        image=image_to_core(file.image),
         size=Size(min=file.size.min, max=file.size.max),
         hosts=tuple(file.hosts),
         mode=file.mode,
@@ -311,7 +305,7 @@ def to_core(file: PolicyFile) -> Policy:
             accelerator=file.machine.accelerator,
             hugepages=file.machine.hugepages,
         ),
-        scaling=tuple(entry.to_core(file.image.pool) for entry in file.scaling),
+        scaling=tuple(entry.to_core(file.image.pool or "") for entry in file.scaling),
         behavior=Behavior(
             tolerance=behavior.tolerance,
             scale_out=_limits(behavior.scale_out),
@@ -350,7 +344,7 @@ def to_data(policy: Policy) -> dict[str, object]:
         "group": policy.group,
         "hosts": list(policy.hosts),
         "mode": policy.mode.value,
-        "image": {"pool": policy.image.pool, "volume": policy.image.volume},
+        "image": image_data(policy.image),
         "machine": {
             "vcpus": machine.vcpus,
             "memory": write_size(machine.memory_bytes),

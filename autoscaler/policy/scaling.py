@@ -394,6 +394,14 @@ def twice(scaling: Sequence[Strategy]) -> Iterator[WrongValueError]:
             yield WrongValueError(message, ("scaling", index))
 
 
+def poolless(scaling: Sequence[Strategy]) -> Iterator[WrongValueError]:
+    """Find free space that is to be looked at in no pool, where the image does not name one."""
+    for index, entry in enumerate(scaling):
+        if isinstance(entry, Signal) and entry.pool == "":
+            message = f"{entry.metric} needs a pool here, as an image by its name may be in any; write pool"
+            yield WrongValueError(message, ("scaling", index))
+
+
 def unreachable(scaling: Sequence[Strategy], tolerance: float) -> Iterator[WrongValueError]:
     """Find targets so high that a group under full load would still be within its tolerance."""
     for index, entry in enumerate(scaling):

@@ -21,8 +21,8 @@ from autoscaler.core.observation import (
     PoolSpace,
     Tenant,
 )
-from autoscaler.core.policy import Machine, Wanted
-from autoscaler.core.ports import GuestRun, VolumeRef
+from autoscaler.core.policy import Image, Machine, Wanted
+from autoscaler.core.ports import GoldenSeen, GuestRun, VolumeRef
 
 _OFF = frozenset({DomainState.SHUTOFF, DomainState.CRASHED})
 _BYTES_PER_BUSY_SECOND = 1_000_000
@@ -192,6 +192,12 @@ class SimulatedHost:
         self.ran.append((instance, argv))
         return GuestRun(0)
 
+    def golden(self, image: Image) -> GoldenSeen | None:
+        """Look at a golden image: it never changes here."""
+        self.fault("golden")
+        held = (image.pool, image.volume)
+        return GoldenSeen(f"{image.pool}/{image.volume}") if held in self.volumes else None
+
     def counters(self, metrics: frozenset[str]) -> Mapping[str, DomainCounters]:  # noqa: ARG002 - they cost nothing
         """Give the counters of running domains: disk and network move with the time they are busy."""
         self.fault("counters")
@@ -348,6 +354,18 @@ class SimulatedHost:
         self.fault("overlays")
         machine = self._ours(instance)
         return () if machine is None else (machine.volume,)
+
+    def overlays_on(self, volume: VolumeRef) -> tuple[str, ...]:
+        """Name the overlays of the instances that were made of it."""
+        self.fault("overlays_on")
+        owners = ((machine.volume, machine.domain.ownership) for machine in self._machines.values())
+        return tuple(
+            overlay.name
+            for overlay, owner in owners
+            if owner is not None
+            and owner.image is not None
+            and (owner.image.pool, owner.image.volume) == (volume.pool, volume.name)
+        )
 
     def user_of(self, volume: VolumeRef) -> str | None:
         """Name the domain that was made with it."""

@@ -22,6 +22,7 @@ from autoscaler.core.observation import Change, Observation, Request
 from autoscaler.core.policy import Policy
 from autoscaler.core.ports import VolumeRef
 from autoscaler.store.database import MOVE_ASIDE, Database
+from autoscaler.store.images import ImageTables
 from autoscaler.store.lock import CONTROLLER, StateLock, make_directory, read_controller, write_controller
 from autoscaler.store.records import Event, History, Pending, ReplayTick, Rollup, Step, TickRecord
 from autoscaler.store.retention import CAP_BYTES, prune
@@ -67,6 +68,8 @@ class Journal:
         """Lean on `open`, `open_readonly` or `in_memory` instead."""
         self.controller = controller
         """The controller's UUID, made once per state directory."""
+        self.images = ImageTables(database)
+        """The catalog of golden images."""
         self._database = database
         self._lock: StateLock | None = None
         # Where the next opening begins: the first tick after it is a checkpoint.

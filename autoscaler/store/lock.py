@@ -6,7 +6,7 @@ import uuid
 from pathlib import Path
 from typing import TextIO
 
-from autoscaler.core.errors import StoreError
+from autoscaler.core.errors import StateInUseError, StoreError
 
 LOCK = "lock"
 CONTROLLER = "controller"
@@ -52,9 +52,10 @@ class StateLock:
         except BlockingIOError:
             holder = _holder(self._file)
             self._file.close()
-            raise StoreError(
+            raise StateInUseError(
                 f"{state_dir}: another daemon uses this state directory (pid {holder}). "
-                "Stop it first, or give this one a state_dir of its own."
+                "Stop it first, or give this one a state_dir of its own.",
+                holder,
             ) from None
         except OSError as error:
             self._file.close()

@@ -99,7 +99,48 @@ _VERSION_1 = (
 
 _VERSION_2 = ("""ALTER TABLE requests ADD COLUMN instance TEXT""",)
 
-MIGRATIONS = (_VERSION_1, _VERSION_2)
+_VERSION_3 = (
+    # What was given out as a version is never given out again, whatever becomes of the image.
+    """CREATE TABLE image_names (
+        name TEXT NOT NULL PRIMARY KEY,
+        versions INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID""",
+    """CREATE TABLE images (
+        name TEXT NOT NULL REFERENCES image_names (name),
+        version INTEGER NOT NULL CHECK (version > 0),
+        host TEXT NOT NULL,
+        pool TEXT NOT NULL,
+        volume TEXT NOT NULL,
+        digest TEXT NOT NULL,
+        file_bytes INTEGER NOT NULL,
+        disk_bytes INTEGER NOT NULL,
+        source TEXT NOT NULL,
+        at REAL NOT NULL,
+        "by" TEXT NOT NULL,
+        PRIMARY KEY (name, version, host),
+        UNIQUE (host, pool, volume)
+    ) STRICT""",
+    """CREATE TABLE publications (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        name TEXT NOT NULL REFERENCES image_names (name),
+        version INTEGER NOT NULL,
+        at REAL NOT NULL,
+        "by" TEXT NOT NULL,
+        withdrawn_at REAL
+    ) STRICT""",
+    # What was read of an image's content while its volume had this stamp.
+    """CREATE TABLE contents (
+        id INTEGER PRIMARY KEY,
+        host TEXT NOT NULL,
+        pool TEXT NOT NULL,
+        volume TEXT NOT NULL,
+        stamp TEXT NOT NULL,
+        digest TEXT NOT NULL,
+        UNIQUE (host, pool, volume, stamp)
+    ) STRICT""",
+)
+
+MIGRATIONS = (_VERSION_1, _VERSION_2, _VERSION_3)
 """The statements that lead from `user_version` n to n + 1."""
 
 VERSION = len(MIGRATIONS)

@@ -16,7 +16,7 @@ from autoscaler.core.snapshot import Snapshot
 from autoscaler.core.transition import InstanceState
 from autoscaler.store import Journal
 from tests.real.conftest import GOLDEN, Pool
-from tests.support.daemon import COMMAND, DaemonProcess, group_of
+from tests.support.daemon import COMMAND, DaemonProcess, group_of, guest_exec
 from tests.support.invariants import Before, check_always, look, until_settled
 from tests.support.private_libvirtd import PrivateLibvirtd, wait_until
 
@@ -147,6 +147,57 @@ def test_a_pool_that_is_full_before_a_clone_or_gets_full_during_it(
         until_settled(before, daemon, MOST)
     finally:
         daemon.close()
+
+
+def test_an_instance_that_a_full_pool_paused_is_replaced_once_there_is_room(
+    tmp_path: Path, libvirt_uri: str, small_pool: Path, virt: libvirt.virConnect
+) -> None:
+    daemon = DaemonProcess(tmp_path, libvirt_uri, "small", size=SIZE, scaling=[], drain={"deadline": "1s"})
+    before = look(libvirt_uri, small_pool)
+    try:
+        daemon.start()
+        (first,) = daemon.until_ready(1)
+        ballast = small_pool / "ballast"
+        _fill(ballast, 0)
+        guest_exec(libvirt_uri, first.instance, "dd if=/dev/urandom of=/dev/vda bs=64k count=64 seek=256 conv=fsync")
+        wait_until(
+            lambda: (
+                virt.lookupByName(first.instance).state()
+                == [libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_IOERROR]
+            ),
+            60,
+            "QEMU pauses the guest",
+        )
+        daemon.until(lambda seen: InstanceState.UNHEALTHY in states(seen), 30, "it is seen to be paused by an error")
+        assert "io_error" in reasons(daemon, first.instance)
+        check_always(before, controller(daemon), MOST)
+        ballast.unlink()
+        replaced = daemon.until(
+            lambda seen: states(seen) == [InstanceState.READY] and first.instance not in instances(seen),
+            120,
+            "another in its place",
+        )
+        assert len(instances(replaced)) == 1
+        until_settled(before, daemon, MOST)
+    finally:
+        daemon.close()
+
+
+def states(snapshot: Snapshot) -> list[InstanceState]:
+    return [each.state for each in group_of(snapshot).instances]
+
+
+def instances(snapshot: Snapshot) -> set[str]:
+    return {each.instance for each in group_of(snapshot).instances}
+
+
+def reasons(daemon: DaemonProcess, instance: str) -> list[str]:
+    journal = Journal.open_readonly(daemon.state_dir)
+    try:
+        events = journal.events()
+    finally:
+        journal.close()
+    return [str(event.detail["reason"]) for event in events if (event.kind, event.instance) == ("instance", instance)]
 
 
 def _fill(ballast: Path, free_bytes: int) -> None:

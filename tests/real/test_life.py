@@ -140,3 +140,32 @@ def test_a_draining_one_is_taken_back_and_a_group_without_policy_is_deleted(
     assert domains(libvirt_uri) == {}
     assert not pool.files() & {f"{older}.qcow2", f"{newer}.qcow2"}
     assert path(daemon, older)[-2:] == [("stopping", "group_deleted"), ("removed", "removed")]
+
+
+@pytest.mark.slow
+def test_a_renamed_one_is_ours_still(
+    daemon: DaemonProcess, libvirt_uri: str, pool: Pool, virt: libvirt.virConnect
+) -> None:
+    daemon.write_policy(scaling=[], drain={"deadline": "1s"})
+    daemon.start()
+    (only,) = daemon.until_ready(1)
+    # A running domain cannot be renamed, and one that the daemon sees off is replaced.
+    daemon.stop()
+    domain = virt.lookupByName(only.instance)
+    domain.destroy()
+    domain.rename("mine-now", 0)
+    domain.create()
+    daemon.start()
+    (still,) = daemon.until_ready(1)
+    daemon.until_tick(3)
+    assert still.instance == only.instance
+    assert domains(libvirt_uri) == {"mine-now": True}, "found by its UUID: counted, and nothing in its place"
+    assert TransitionReason.RENAMED_BY_SOMEBODY.value in [reason for _, reason in path(daemon, only.instance)]
+
+    (daemon.policies / "web.yaml").unlink()
+    done(daemon, "reload")
+    daemon.until(lambda s: group_of(s).size is None, 20, "an unmanaged group")
+    done(daemon, "group", "delete", "web", "--yes")
+    daemon.until(lambda s: not s.groups, 60, "no group")
+    assert domains(libvirt_uri) == {}
+    assert pool.files() == {"golden.qcow2"}, "its overlay and its console's log go with it, by whatever name it went"

@@ -172,3 +172,19 @@ def test_a_user_without_rights_sees_the_same(guest: libvirt.virDomain, libvirtd:
     missing = [name for name, value in usage.items() if value is None]
     # User-mode networking has no interface on the host whose bytes could be counted.
     assert set(missing) == {"process_why", "net_rx_bytes_per_second", "net_tx_bytes_per_second"}
+
+
+def test_where_processes_cannot_be_seen_libvirts_figures_are_shown_and_why_the_others_are_not(
+    guest: libvirt.virDomain, libvirtd: PrivateLibvirtd, pool: Pool
+) -> None:
+    config = pool.path / "config.yaml"
+    config.write_text(json.dumps({"hosts": {"local": {"uri": libvirtd.uri}}}))
+    asked = ["unshare", "--pid", "--fork", "--mount-proc", str(COMMAND), "--config", str(config), "top", "--once"]
+    told = subprocess.run([*asked, "--json"], capture_output=True, text=True, check=True)
+    (usage,) = json.loads(told.stdout)["instances"]
+    assert (usage["pid"], usage["cores"], usage["resident_bytes"], usage["threads"]) == (None, None, None, [])
+    assert "this is a container without the host's processes" in usage["process_why"]
+    assert usage["vcpu_cores"] > 0
+    assert usage["guest_bytes"] == 192 * 1024 * 1024
+    human = subprocess.run(asked, capture_output=True, text=True, check=True).stdout
+    assert "no process could be read: none of the QEMU processes that can be seen from here is its own" in human

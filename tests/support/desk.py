@@ -7,8 +7,10 @@ from autoscaler.core.errors import ControlError, StoreError
 from autoscaler.core.observation import Change, Request
 from autoscaler.core.snapshot import ReloadStatus, Snapshot
 from autoscaler.core.words import nearest
+from autoscaler.image_desk import ImageDesk
 from autoscaler.store import Event, History
 from tests.samples import EVENTS, HISTORY, NOW, SCALING_OUT, SNAPSHOT
+from tests.support.image_desk import filled_image_desk
 
 FULL = "full"
 """A group whose changes the journal has no room for."""
@@ -20,6 +22,7 @@ class Desk:
     """Knows the group web with the instance web-1; `reloaded` is what the next reload comes to, None for a bug."""
 
     def __init__(self) -> None:
+        self.of_images = filled_image_desk()
         self.shown: Snapshot | None = SNAPSHOT
         self.noted: list[Request] = []
         self.asked_at: float | None = None
@@ -28,6 +31,10 @@ class Desk:
         self.reloaded: ReloadStatus | None = ReloadStatus(ok=True, at=NOW)
         self.busy = threading.Event()
         self.busy.set()
+
+    @property
+    def images(self) -> ImageDesk:
+        return self.of_images
 
     def snapshot(self) -> Snapshot | None:
         assert self.busy.wait(20)

@@ -28,6 +28,7 @@ _POLICY = (ROOT / "policies/web.yaml").read_text()
 _LOAD = "timestamp,value\n" + "".join(f"{60 * minute},{200 + 150 * (minute % 40 > 20)}\n" for minute in range(240))
 FILES = {
     "README.md": {"web.yaml": _POLICY, "careful.yaml": _POLICY.replace("target: 60%", "target: 45%")},
+    "docs/images.md": {},
     "docs/monitoring.md": {},
     "docs/operate.md": {},
     "docs/simulate.md": {"web.yaml": _POLICY, "monday.csv": _LOAD},

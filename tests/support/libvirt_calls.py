@@ -11,7 +11,7 @@ import libvirt_qemu
 
 ROOM = Path(__file__).resolve().parents[2] / "autoscaler" / "hypervisor"
 
-SHOWN = frozenset({"LibvirtHypervisor", "Inspection"})
+SHOWN = frozenset({"BuildSite", "ImageStore", "Inspection", "LibvirtHypervisor"})
 """The classes that other rooms may use."""
 
 _CLASSES = ("virConnect", "virDomain", "virStoragePool", "virStorageVol", "virNetwork", "virStream")

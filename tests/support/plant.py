@@ -138,7 +138,9 @@ class Plant:
             volume = VolumeRef("local", action.image.pool, f"{action.instance}.qcow2", action.instance)
             self.host.validate(action)
             self.host.create_overlay(action, volume)
-            self.host.define(action, volume, Ownership(CONTROLLER, action.group, action.instance, "digest", intent.at))
+            self.host.define(
+                action, volume, Ownership(CONTROLLER, action.group, action.instance, "digest", intent.at, action.image)
+            )
             self.host.start(action.instance)
         elif isinstance(action, Start):
             self.host.start(action.instance)

@@ -110,6 +110,9 @@ class PrivateLibvirtd:
         self.root.chmod(0o711)
         for path in PRIVATE:
             self._seen_from_outside(path).mkdir(mode=0o755)
+        # Where virt-install puts an installer's kernel, and virsh locks consoles.
+        (self._seen_from_outside("/var/lib/libvirt") / "boot").mkdir(mode=0o711)
+        (self._seen_from_outside("/run") / "lock").mkdir()
         etc = self._seen_from_outside("/etc/libvirt")
         (etc / "qemu.conf").write_text(QEMU_CONF)
         (etc / "libvirtd.conf").write_text(LIBVIRTD_CONF)

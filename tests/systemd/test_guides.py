@@ -82,6 +82,10 @@ def test_how_to(service: Service, page: str) -> None:
     give_sudo(service)
     service.container.run("mkdir", "-p", "/root/folder")
     service.container.run("ln", "-sfn", "/checkout/deploy", "/root/folder/deploy")
+    for name in ("golden", "newer"):
+        service.container.run("cp", f"/cache/{service.golden}", f"/root/folder/{name}.qcow2")
+    service.container.run("chmod", "644", "/root/folder/newer.qcow2")
+    service.container.run("qemu-io", "-c", "write -P 7 32M 1k", "/root/folder/newer.qcow2")
     for name, text in FILES[page].items():
         service.write(f"/root/folder/{name}", text)
     shell = shell_in(service, "/root/folder")

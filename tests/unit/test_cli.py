@@ -138,7 +138,7 @@ BARE = replace(
 
 @pytest.mark.parametrize(("name", "rooms"), [("hosts", (ROOM, BARE)), ("hosts_before_first_tick", ())])
 def test_hosts_read_as_in_the_golden_file(name: str, rooms: tuple[HostRoom, ...]) -> None:
-    text = shown(hosts_picture(rooms))
+    text = shown(hosts_picture(rooms, 80))
     golden(f"cli_{name}.txt", text)
     assert max(map(len, text.splitlines())) <= 80
 
@@ -376,6 +376,23 @@ def test_a_time_of_day_is_the_last_such_one(monkeypatch: pytest.MonkeyPatch, tex
     monkeypatch.setattr(time, "time", lambda: NOW)
     context = click.Context(main)
     assert arguments.moment(context, click.Option(["--at"]), text) == NOW - before_seconds
+
+
+@pytest.mark.parametrize(
+    ("now", "wanted"),
+    [
+        pytest.param("2023-10-29T02:45+02:00", "2023-10-29T02:30+02:00", id="before the clock is set back"),
+        pytest.param("2023-10-29T02:15+01:00", "2023-10-29T02:30+02:00", id="after, but before that time comes again"),
+        pytest.param("2023-10-29T02:45+01:00", "2023-10-29T02:30+01:00", id="when it has come again"),
+        pytest.param("2023-10-30T02:15+01:00", "2023-10-29T02:30+01:00", id="on the next day"),
+    ],
+)
+def test_a_time_of_day_that_came_twice_is_the_last_of_them(
+    monkeypatch: pytest.MonkeyPatch, now: str, wanted: str
+) -> None:
+    monkeypatch.setattr(time, "time", lambda: datetime.fromisoformat(now).timestamp())
+    read = arguments.moment(click.Context(main), click.Option(["--at"]), "02:30")
+    assert read == datetime.fromisoformat(wanted).timestamp()
 
 
 GOOD = "version: 1\ngroup: web\nimage: {pool: default, volume: golden.qcow2}\nsize: {min: 1, max: 4}\n"

@@ -58,7 +58,8 @@ def test_commands_options_names_and_choices_are_completed(
     made = script(shell)
     for words, wanted in (
         (("autoscaler", "sta"), {"status"}),
-        (("autoscaler", "image", "li"), {"lint"}),
+        (("autoscaler", "image", "lin"), {"lint"}),
+        (("autoscaler", "image", "publish", "w"), {"web"}),
         (("autoscaler", "top", "--so"), {"--sort"}),
         (("autoscaler", "top", "--sort", "me"), {"memory"}),
         (("autoscaler", "pause", ""), {"web", "db", "old"}),
@@ -69,7 +70,7 @@ def test_commands_options_names_and_choices_are_completed(
         assert set(offered(shell, made, config, *words)) == wanted, words
 
 
-@pytest.mark.parametrize("shell", ["bash", "fish"])
+@pytest.mark.parametrize("shell", ["bash"])
 def test_without_a_daemon_no_name_is_offered_and_nothing_is_said(
     shell: str, script: Callable[[str], Path], config: Path
 ) -> None:

@@ -15,14 +15,13 @@ from click.testing import CliRunner
 
 from autoscaler.cli import main
 from autoscaler.control.server import ControlServer
-from autoscaler.core.usage import Look
 from tests.samples import BOB, SNAPSHOT, TRAFFIC
 from tests.support.command_cases import CASES, Case
 from tests.support.commands import at_terminal, every_command, golden, leaf_commands
 from tests.support.desk import Desk
 from tests.unit.test_doctor import FINDINGS
 from tests.unit.test_simulate_cli import BUSY, POLICY, journal_of
-from tests.unit.test_top import LOOKS
+from tests.unit.test_top import LOOKS, Hosts
 
 ALL = tuple(every_command())
 ALL_IDS = ["_".join(path) or "main" for path, _ in ALL]
@@ -53,17 +52,6 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, berlin: None) -> Path
     return tmp_path
 
 
-class _Hosts:
-    def __init__(self, _uris: object) -> None:
-        self._looks = iter(LOOKS)
-
-    def look(self) -> tuple[Look, ...]:
-        return next(self._looks)
-
-    def close(self) -> None:
-        """Nothing is open."""
-
-
 @pytest.fixture
 def staged(place: Path, desk: Desk, daemon: ControlServer, monkeypatch: pytest.MonkeyPatch) -> Path:
     """That, with a daemon that answers, a journal, and hosts that can be looked at."""
@@ -71,7 +59,7 @@ def staged(place: Path, desk: Desk, daemon: ControlServer, monkeypatch: pytest.M
     web, *others = SNAPSHOT.groups
     desk.shown = replace(SNAPSHOT, groups=(replace(web, traffic=TRAFFIC), *others))
     monkeypatch.setattr("autoscaler.doctor.examine", lambda _: FINDINGS)
-    monkeypatch.setattr("autoscaler.top.Top", _Hosts)
+    monkeypatch.setattr("autoscaler.top.Top", lambda _: Hosts(*LOOKS))
     monkeypatch.setattr("autoscaler.control.server.caller", lambda _: BOB)
     monkeypatch.setattr(time, "sleep", lambda _: None)
     return place
@@ -90,6 +78,8 @@ def test_help(path: tuple[str, ...], command: click.Command) -> None:
     result = CliRunner().invoke(main, [*path, "--help"], prog_name="autoscaler", terminal_width=80)
     assert result.exit_code == 0
     assert max(map(len, result.output.splitlines())) <= 80
+    listed = result.output.partition("\nCommands:\n")[2].splitlines()
+    assert not [line for line in listed if line.endswith("...")], "make the first lines of their docstrings shorter"
     golden(f"cli_help_{'_'.join(path) or 'main'}.txt", result.output)
 
 

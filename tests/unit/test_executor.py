@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from autoscaler.core.action import Action, Clone, Failure, InFlight, Intent, IntentState, Remove, Start
+from autoscaler.core.action import Action, Clone, Collect, Failure, InFlight, Intent, IntentState, Remove, Start
 from autoscaler.core.errors import HypervisorError, HypervisorErrorKind, StoreError
 from autoscaler.core.memory import Memory
 from autoscaler.core.observation import Observation
@@ -198,6 +198,23 @@ def test_a_foreign_volume_of_the_same_name_is_left_alone(rig: Rig) -> None:
     (outcome,) = rig.journal.outcomes()
     assert outcome.state is IntentState.FAILED
     assert rig.left() == (None, {("default", "web-1.qcow2")}, ())
+
+
+def test_a_left_over_that_something_stands_on_is_left_alone(rig: Rig) -> None:
+    left = VolumeRef("local", "default", "golden.qcow2", "(images)-1")
+    collect = Collect("(images)", "local", left.instance)
+    launched(rig)
+    rig.journal.add_volume(left, 0.0)
+    assert carry_out(rig.work(rig.intend(collect)))
+    (outcome,) = (each for each in rig.journal.outcomes() if each.intent.action == collect)
+    assert outcome.failure is not None
+    assert outcome.failure.kind is HypervisorErrorKind.BUSY
+    assert "web-1.qcow2 stands on it" in outcome.failure.message
+    assert ("default", "golden.qcow2") in rig.host.volumes
+    carry_out(rig.work(rig.intend(REMOVE)))
+    carry_out(rig.work(rig.intend(collect)))
+    assert ("default", "golden.qcow2") not in rig.host.volumes
+    assert rig.journal.volumes() == ()
 
 
 def test_an_action_whose_journal_fails_is_settled_later(rig: Rig) -> None:

@@ -1,6 +1,7 @@
 """What a host has to give, as libvirt's own test driver tells it; real pools and leases are in tests/real."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import libvirt
@@ -73,6 +74,11 @@ def test_thin_volumes_can_grow_and_what_is_built_upon_cannot(host: libvirt.virCo
     assert found.growth_bytes == 900 + 3000 + 500
     assert found.overlays == ("a.qcow2", "theirs.qcow2")
     assert found.images == {"golden.qcow2": 1000}
+    add(host, "web@1.qcow2", 9000, 400)
+    with_versions = replace(WANTED, stored=frozenset({Image("default", "web@1.qcow2")}))
+    again = CapacityReader("local", HostLimits(), local=False).read(host, with_versions).pools["default"]
+    assert again.growth_bytes == found.growth_bytes, "a version that nobody is made of does not grow either"
+    assert again.images == found.images
 
 
 def test_a_pool_that_is_absent_or_not_active_is_left_to_the_clone_to_complain_about(

@@ -71,19 +71,19 @@ def _encrypted(good: Path, image: Path) -> None:
     image.write_bytes(content)
 
 
-@pytest.mark.parametrize(
-    ("make", "code"),
-    [
-        (_with_backing_file, "image.backing-file"),
-        (_with_data_file, "image.data-file"),
-        (_huge, "image.virtual-size"),
-        (_truncated, "image.integrity"),
-        (_cut_in_the_header, "image.format"),
-        (_text, "image.format"),
-        (_encrypted, "image.encrypted"),
-    ],
-    ids=lambda value: value if isinstance(value, str) else None,
-)
+HOSTILE = [
+    (_with_backing_file, "image.backing-file"),
+    (_with_data_file, "image.data-file"),
+    (_huge, "image.virtual-size"),
+    (_truncated, "image.integrity"),
+    (_cut_in_the_header, "image.format"),
+    (_text, "image.format"),
+    (_encrypted, "image.encrypted"),
+]
+"""Ways to make a bad image beside a good one, each with the code of what is then found."""
+
+
+@pytest.mark.parametrize(("make", "code"), HOSTILE, ids=lambda value: value if isinstance(value, str) else None)
 def test_each_fault_has_its_code(good: Path, make: Callable[[Path, Path], None], code: str) -> None:
     image = good.with_name("bad.qcow2")
     make(good, image)

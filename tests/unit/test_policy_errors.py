@@ -301,6 +301,18 @@ POLICIES: dict[str, str] = {
     "probes of user-mode networking": but(
         "agent: true, timeout", "tcp: 22, http: {port: 80}, timeout", but("network: default", "network: user")
     ),
+    "image by nothing": but("{pool: default, volume: golden.qcow2}", "{}"),
+    "image by both": but("{pool: default, volume: golden.qcow2}", "{pool: default, name: web, volume: a}"),
+    "image by a version alone": but("{pool: default, volume: golden.qcow2}", "{version: 3}"),
+    "version of a volume": but("volume: golden.qcow2}", "volume: golden.qcow2, version: 3}"),
+    "image with another name": but("{pool: default, volume: golden.qcow2}", "{name: Web/1}"),
+    "image named by a number": but("{pool: default, volume: golden.qcow2}", "{name: 1}"),
+    "version zero": but("{pool: default, volume: golden.qcow2}", "{name: web, version: 0}"),
+    "version by another word": but("{pool: default, volume: golden.qcow2}", "{name: web, version: newest}"),
+    "version is true": but("{pool: default, volume: golden.qcow2}", "{name: web, version: true}"),
+    "no pool to look at": scaling("{type: threshold, metric: host.pool_free, below: 20GiB, add: 1}").replace(
+        "{pool: default, volume: golden.qcow2}", "{name: web}"
+    ),
     "drain deadline too long": but("deadline: 60s", "deadline: 99999h"),
     "everything at once": "version: 3\ngroup: 7\nhots: [x]\nimage: {pool: 1}\nsize: {min: 4, max: 2}\nwarm_up: 60\n",
 }

@@ -16,6 +16,7 @@ from autoscaler import config
 from autoscaler.core.errors import PolicyError
 from autoscaler.core.metrics import METRICS
 from autoscaler.core.policy import (
+    IMAGE_NAME,
     Accelerator,
     Behavior,
     DirectionLimits,
@@ -62,6 +63,7 @@ from tests.unit.test_policy_errors import GOOD, but
 
 SWITCHED_OFF = frozenset(
     {
+        *(f"image.{key}" for key in ("pool", "volume", "name", "version")),
         *(f"ready.{key}" for key in ("tcp", "http.port", "http.path", "http.status")),
         "drain.idle",
         *(f"drain.hooks[].{key}" for key in ("type", "run", "url", "deadline")),
@@ -124,6 +126,20 @@ starved: alarm
 
 def test_what_is_left_out_is_as_in_the_core() -> None:
     assert parse(MINIMAL) == Policy("web", Image("default", "golden.qcow2"), Size(2, 4))
+
+
+@pytest.mark.parametrize(
+    ("section", "image"),
+    [
+        ("{name: web}", Image("", "", "web")),
+        ("{name: web, version: latest}", Image("", "", "web")),
+        ("{name: web-2.1_b, version: 12}", Image("", "", "web-2.1_b", 12)),
+    ],
+)
+def test_an_image_may_be_followed_by_its_name(section: str, image: Image) -> None:
+    policy = parse(but("{pool: default, volume: golden.qcow2}", section, MINIMAL))
+    assert policy.image == image
+    assert not policy.image.found
 
 
 def test_none_may_run_where_nothing_scales_by_load() -> None:
@@ -307,7 +323,16 @@ _traffic = st.one_of(
 _policies = st.builds(
     Policy,
     group=st.from_regex(r"[a-z][a-z0-9-]{0,39}", fullmatch=True),
-    image=st.builds(Image, _names, _names),
+    image=st.one_of(
+        st.builds(Image, _names, _names),
+        st.builds(
+            Image,
+            st.just(""),
+            st.just(""),
+            st.from_regex(IMAGE_NAME.removesuffix("$"), fullmatch=True),
+            st.none() | st.integers(1, 10**6),
+        ),
+    ),
     size=st.builds(Size, st.just(1), st.integers(1, 1000)),
     hosts=st.tuples(_names),
     mode=st.sampled_from(Mode),
@@ -395,6 +420,9 @@ def test_show_writes_what_is_switched_on() -> None:
     }
     for text in EVERY_TRAFFIC:
         shown |= set(_leaves(yaml.safe_load(show(parse(MINIMAL + text)))))
+    shown |= set(
+        _leaves(yaml.safe_load(show(parse(but("{pool: default, volume: golden.qcow2}", "{name: a}", MINIMAL)))))
+    )
     assert shown >= SWITCHED_OFF
 
 

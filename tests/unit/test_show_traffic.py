@@ -28,7 +28,7 @@ VIEW = TrafficView(
 
 
 def printed(status: TrafficStatus) -> list[list[str]]:
-    return [line.split() for line in shown(traffic_picture("web", status, 100.0), 200).splitlines()]
+    return [line.split() for line in shown(traffic_picture("web", status, 100.0, 200), 200).splitlines()]
 
 
 def test_everybody_who_should_be_or_is_there_is_listed() -> None:

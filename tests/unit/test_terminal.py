@@ -1,78 +1,25 @@
 """Commands on terminals, in pipes, in other locales: what of colours, widths and signs each is given."""
 
-import errno
-import fcntl
 import json
 import os
-import pty
-import re
 import signal
-import struct
 import subprocess
-import sys
-import termios
 import time
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
+from autoscaler.cli.hosts import hosts_picture
 from autoscaler.cli.output import harmless
 from autoscaler.cli.show_history import history_picture
 from autoscaler.cli.show_status import status_picture
 from autoscaler.cli.show_traffic import traffic_picture
 from autoscaler.control.server import ControlServer
-from tests.samples import HISTORY, NOW, SNAPSHOT, TRAFFIC
+from tests.samples import HISTORY, NOW, ROOM, SNAPSHOT, TRAFFIC
 from tests.support.commands import at_terminal, shown
 from tests.support.desk import Desk
+from tests.support.terminal import COMMAND, CONTROL, on_a_terminal, rest, terminal
 from tests.unit.conftest import Run
-
-COMMAND = [sys.executable, "-c", "from autoscaler.cli import main; main()"]
-CONTROL = re.compile(rb"\x1b[\[\]()][0-9;?]*[A-Za-z]")
-
-
-def terminal(columns: int) -> tuple[int, int]:
-    """Open both ends of a terminal of so many columns: ours, and a command's."""
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 40, columns, 0, 0))
-    return ours, theirs
-
-
-def rest(ours: int) -> bytes:
-    """Read what is written to a terminal until nobody has its other end open any more, and close ours."""
-    written = bytearray()
-    while part := _read(ours):
-        written += part
-    os.close(ours)
-    return bytes(written)
-
-
-def _read(ours: int) -> bytes:
-    try:
-        return os.read(ours, 65536)
-    except OSError as end:
-        if end.errno != errno.EIO:  # so Linux tells of the end
-            raise
-    return b""
-
-
-def on_a_terminal(
-    config: Path, *words: str, columns: int = 80, environment: Mapping[str, str] | None = None
-) -> tuple[int, bytes]:
-    """Run a command on a real terminal, and give its exit code and all that it wrote there."""
-    ours, theirs = terminal(columns)
-    kept = {name: value for name, value in os.environ.items() if name not in {"NO_COLOR", "COLUMNS", "LINES"}}
-    env = {
-        **kept,
-        "AUTOSCALER_CONFIG": str(config),
-        "TERM": "xterm-256color",
-        "LC_ALL": "C.UTF-8",
-        **(environment or {}),
-    }
-    with subprocess.Popen([*COMMAND, *words], stdin=theirs, stdout=theirs, stderr=theirs, env=env) as process:
-        os.close(theirs)
-        written = rest(ours)
-    return process.returncode, written
 
 
 @pytest.mark.usefixtures("daemon")
@@ -105,22 +52,24 @@ def test_a_pipe_is_given_no_control_codes(config: Path, command: str) -> None:
 
 
 @pytest.mark.usefixtures("daemon")
-@pytest.mark.parametrize("columns", [60, 80, 150])
 @pytest.mark.parametrize("command", ["status", "hosts", "history web --since 1h", "traffic web", "capacity web --to 9"])
-def test_lines_are_no_longer_than_the_terminal(config: Path, desk: Desk, columns: int, command: str) -> None:
-    desk.shown = SNAPSHOT
-    _, written = on_a_terminal(config, *command.split(), columns=columns)
+def test_lines_are_no_longer_than_a_narrow_terminal(config: Path, command: str) -> None:
+    _, written = on_a_terminal(config, *command.split(), columns=60)
     lines = CONTROL.sub(b"", written).decode().splitlines()
-    assert max(map(len, lines)) <= columns
+    assert max(map(len, lines)) <= 60
 
 
 @pytest.mark.parametrize("width", [60, 80, 120])
 def test_nothing_is_clipped_on_a_narrow_terminal(width: int) -> None:
-    for picture in (status_picture(SNAPSHOT, NOW), traffic_picture("web", TRAFFIC, NOW)):
+    for picture in (
+        status_picture(SNAPSHOT, NOW),
+        traffic_picture("web", TRAFFIC, NOW, width),
+        hosts_picture((ROOM,), width),
+    ):
         text = shown(picture, width)
         assert "…" not in text
         assert max(map(len, text.splitlines())) <= width
-    assert "192.0.2.1:80" in shown(traffic_picture("web", TRAFFIC, NOW), 80)
+    assert "192.0.2.1:80" in shown(traffic_picture("web", TRAFFIC, NOW, width), width)
 
 
 @pytest.mark.parametrize("width", [60, 80, 120])
@@ -186,6 +135,41 @@ def test_status_is_shown_anew_until_ctrl_c(run: Run, config: Path, desk: Desk, m
     code, text = at_terminal("status", "--watch", "1m")
     assert (code, waited) == (130, [60.0, 60.0])
     assert "\x1b" not in text
+
+
+@pytest.mark.usefixtures("berlin")
+def test_a_daemon_that_stops_while_it_is_watched_is_waited_for(
+    run: Run, daemon: ControlServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = iter((daemon.stop, lambda: None, daemon.start, lambda: None))
+
+    def wait(_seconds: float) -> None:
+        step = next(steps, None)
+        if step is None:
+            raise KeyboardInterrupt
+        step()
+
+    monkeypatch.setattr(time, "sleep", wait)
+    result = run("status", "--watch", "--json")
+    assert result.exit_code == 130
+    answers = [json.loads(line) for line in result.stdout.splitlines()]
+    assert ["version" in answer for answer in answers] == [True, False, False, True, True]
+    assert answers[1]["error"].startswith("no daemon answers: there is no socket at ")
+    steps = iter((daemon.stop,))
+    assert "23:13:24: no daemon answers" in run("status", "--watch").stdout
+    daemon.start()
+
+
+@pytest.mark.parametrize(
+    "command", ["status", "hosts", "explain web", "events", "history web", "scale web 2", "reload"]
+)
+def test_a_daemon_of_another_version_is_told_from_a_fault(
+    run: Run, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setattr("autoscaler.cli.command.request", lambda *_, **__: {"of": ["another", "release"]})
+    result = run(*command.split())
+    assert result.exit_code == 3
+    assert result.stderr.startswith("error: the daemon's answer is not understood: it is of another version")
 
 
 def test_a_terminal_is_drawn_anew_in_place(config: Path, daemon: ControlServer) -> None:

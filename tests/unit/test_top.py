@@ -1,10 +1,11 @@
 """What an instance takes between two looks, how it is shown, and what is told of what cannot be read."""
 
+import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from autoscaler.core.observation import DomainCounters, Ownership, Unknown
 from autoscaler.core.usage import Look, QemuProcess, Running, Usage, VcpuThread, usages
 from autoscaler.host.qemu import qemu_processes
 from tests.support.commands import golden, shown
+from tests.unit.conftest import Run
 
 UUID = "6f0d3c1e-0000-4000-8000-000000000001"
 MIB = 2**20
@@ -128,6 +130,77 @@ def test_the_greediest_comes_first_and_what_is_not_known_last(sort: str) -> None
     assert amounts[len(known) :] == [None] * (len(amounts) - len(known))
     if sort == "name":
         assert [usage.instance for usage in ordered] == ["db-1", "web-1", "web-2"]
+
+
+class Hosts:
+    """Looks like `autoscaler.top.Top`: one look after the other, the last of them again and again."""
+
+    def __init__(self, *looks: tuple[Look, ...]) -> None:
+        self._looks = list(looks)
+        self.closed = False
+
+    def look(self) -> tuple[Look, ...]:
+        return self._looks.pop(0) if len(self._looks) > 1 else self._looks[0]
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.fixture
+def look_at(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Hosts]:
+    def look_at(*looks: tuple[Look, ...]) -> Hosts:
+        hosts = Hosts(*looks)
+        monkeypatch.setattr("autoscaler.top.Top", lambda _: hosts)
+        monkeypatch.setattr(time, "sleep", lambda _: None)
+        return hosts
+
+    return look_at
+
+
+@pytest.mark.parametrize(
+    ("looks", "words", "said"),
+    [
+        (LOOKS[0], "--group wbe", "error: no instance of group wbe runs; did you mean 'web'?\n"),
+        (LOOKS[0], "--group x", "error: no instance of group x runs; groups with instances that run: db, web\n"),
+        ((Look("a", ()),), "--group x", "error: no instance of group x runs; groups with instances that run: none\n"),
+        ((Look("a", Unknown("a is down")), Look("b", Unknown("b too"))), "", "error: a is down\nb too\n"),
+    ],
+)
+def test_what_cannot_be_looked_at_is_told(
+    run: Run, look_at: Callable[..., Hosts], looks: tuple[Look, ...], words: str, said: str
+) -> None:
+    hosts = look_at(looks)
+    result = run("top", *words.split())
+    assert (result.exit_code, result.stdout, result.stderr, hosts.closed) == (1, "", said, True)
+
+
+def test_one_group_of_all_and_no_instance_at_all(run: Run, look_at: Callable[..., Hosts]) -> None:
+    look_at(*LOOKS)
+    told = json.loads(run("top", "--group", "db", "--json").stdout)
+    assert [usage["instance"] for usage in told["instances"]] == ["db-1"]
+    assert [host["host"] for host in told["hosts"]] == ["local", "far", "remote"]
+    assert told["hosts"][1]["why"] == "host far could not tell what its instances take: refused"
+    look_at((Look("local", ()),))
+    assert "host local: no instance runs\n" in run("top").stdout
+
+
+def test_on_a_terminal_it_goes_on_until_ctrl_c(
+    run: Run, look_at: Callable[..., Hosts], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hosts = look_at(*LOOKS)
+    shown_at: list[int] = []
+
+    def show_live(_console: object, pictures: Iterable[object]) -> None:
+        for number, _ in enumerate(pictures):
+            shown_at.append(number)
+            if number == 3:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr("autoscaler.cli.top.is_live", lambda _: True)
+    monkeypatch.setattr("autoscaler.cli.top.show_live", show_live)
+    assert run("top").exit_code == 130
+    assert shown_at == [0, 1, 2, 3]
+    assert hosts.closed
 
 
 GUEST = """

@@ -231,7 +231,7 @@ EVENTS = (
     Event(20, NOW - 75, "image_rolled_back", None, None, {"image": "web", "version": 1, "by": BOB}),
     Event(21, NOW - 74, "image_pruned", None, None, {"image": "web", "version": 2, "host": "local", "by": BOB}),
     Event(
-        24, NOW - 73, "image_changed", "web", None, {"image": "default/golden.qcow2", "why": "alarm: it was changed"}
+        22, NOW - 73, "image_changed", "web", None, {"image": "default/golden.qcow2", "why": "alarm: it was changed"}
     ),
     Event(23, NOW - 70, "of_tomorrow", "web", None, {"depth": 4, "what": "new"}),
     Event(24, NOW - 60, "of_tomorrow", None, None, {}),

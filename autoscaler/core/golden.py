@@ -63,8 +63,11 @@ def keep_off(plan: Plan, observation: Observation, controller: str) -> Plan:
     """Take out of a plan the clones that would stand on an image that is not what it was."""
     kept: list[Action] = []
     held: dict[tuple[ReasonCode, str], int] = {}
+    known: dict[tuple[str, Image], ReasonCode | None] = {}
     for action in plan.actions:
-        code = sound(action.host, action.image, observation, controller) if isinstance(action, Clone) else None
+        if isinstance(action, Clone) and (action.host, action.image) not in known:
+            known[action.host, action.image] = sound(action.host, action.image, observation, controller)
+        code = known[action.host, action.image] if isinstance(action, Clone) else None
         if code is None or not isinstance(action, Clone):
             kept.append(action)
         else:

@@ -4,7 +4,8 @@ TESTS := $(PYTHON) -m pytest
 LOCK := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
 	--no-annotate --custom-compile-command 'make lock' --upgrade pyproject.toml
 
-.PHONY: help demo demo-stop setup check test test-all faults soak elasticity benchmark generate format reference man lock clean install uninstall
+.PHONY: help demo demo-stop setup check test test-all faults soak elasticity benchmark generate format reference man lock \
+	clean install uninstall docs site pictures
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -21,6 +22,7 @@ check: setup  ## Format, lint, types, walls, unit and property tests; under a mi
 	.venv/bin/ruff check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
+	.venv/bin/codespell
 	$(TESTS) tests/unit -n 2 -m "not slow"
 
 test: check  ## check, and the main cases on real guests
@@ -53,6 +55,16 @@ benchmark: setup  ## Tell what decisions, rehearsals, scrapes and clones cost (a
 generate: reference  ## Write what is made from code: docs/commands.md, docs/metrics.md and the dashboards
 	$(PYTHON) -m deploy.prometheus.page
 	$(PYTHON) -m deploy.grafana.dashboards
+
+SITE := .cache/site
+docs: setup site  ## Make the documentation a site, in .cache/site; every warning is an error
+	@echo "the site: file://$(CURDIR)/$(SITE)/index.html"
+
+site:
+	.venv/bin/sphinx-build --quiet --fail-on-warning --keep-going -d $(SITE).doctrees docs $(SITE)
+
+pictures: setup  ## Draw the pictures of README and documentation anew (RECORD=1: of another run of the demo)
+	$(PYTHON) -m tests.pictures $(if $(RECORD),--record)
 
 format: setup  ## Format the code
 	.venv/bin/ruff format .

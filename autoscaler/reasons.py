@@ -115,7 +115,7 @@ SENTENCES: Mapping[ReasonCode, str] = {
     ReasonCode.TARGET_EXCEEDED: "{metric} is {load}, above its target of {target}: calls for {count}",
     ReasonCode.TARGET_UNDERRUN: "{metric} is {load}, below its target of {target}: calls for {count}",
     ReasonCode.WITHIN_TARGET: "{metric} is {load}, and its target of {target} calls for {count}",
-    ReasonCode.WITHIN_TOLERANCE: "{metric} is {load}, within tolerance of its target of {target}: {count} will do",
+    ReasonCode.WITHIN_TOLERANCE: "{metric} is {load}: {count} will do, within tolerance of the target of {target}",
     ReasonCode.STEP_OUT: "{metric} is {load}, where a step adds: calls for {count}",
     ReasonCode.STEP_IN: "{metric} is {load}, where a step removes: calls for {count}",
     ReasonCode.WITHIN_STEPS: "{metric} is {load}, where no step changes anything: {count} will do",

@@ -41,6 +41,7 @@ GUEST_FILES = {
     "udhcpc.script": "etc/udhcpc.script",
     "power": "etc/acpi/PWRF/00000080",
     "burn": "bin/burn",
+    "work": "www/cgi-bin/work",
     "shutdown": "sbin/shutdown",
 }
 SYSLINUX_CFG = """\

@@ -14,6 +14,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -44,6 +45,10 @@ HOLD_SECONDS = 6.0
 _POLL_SECONDS = 0.5
 
 
+Show = Callable[[Console, str], AbstractContextManager[View]]
+"""Shows a demo on a console, with the address of its metrics."""
+
+
 class StoppedError(BaseException):
     """A signal asked the demo to end; not an `Exception`, so that nothing on the way takes it for a fault."""
 
@@ -51,9 +56,10 @@ class StoppedError(BaseException):
 class Demo:
     """One run of the daemon, with the load and the view."""
 
-    def __init__(self, environment: Environment, console: Console) -> None:
+    def __init__(self, environment: Environment, console: Console, show: Show = view) -> None:
         self._environment = environment
         self._console = console
+        self._show = show
         self._folder = footprint.folder()
         self._socket = self._folder / "control.sock"
         self._golden = environment.pool_path / "golden.qcow2"
@@ -71,7 +77,7 @@ class Demo:
         self._console.print(f"metrics: {self.address}", highlight=False)
         load = Load(self._environment.uri)
         try:
-            with view(self._console, self.address) as shown:
+            with self._show(self._console, self.address) as shown:
                 self._act(load, shown)
         finally:
             load.close()
@@ -230,7 +236,7 @@ def print_summary(story: Story, console: Console) -> None:
     console.print(f"  most instances ready at once: {story.most_ready}", highlight=False)
 
 
-def run(console: Console, *, keep: bool) -> int:
+def run(console: Console, *, keep: bool, show: Show = view) -> int:
     """Run the demo from beginning to end, and return the exit code."""
     left = footprint.load()
     if left is not None and left.kept and processes.find("daemon"):
@@ -240,7 +246,7 @@ def run(console: Console, *, keep: bool) -> int:
         libvirt_env.clear(left)
     console.print(f"golden image: {golden.build(golden.CACHE)}", highlight=False, soft_wrap=True)
     with libvirt_env.environment() as environment:
-        demo = Demo(environment, console)
+        demo = Demo(environment, console, show)
         try:
             demo.play()
         finally:

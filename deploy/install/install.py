@@ -31,6 +31,16 @@ COMPLETIONS = {
     "fish": Path("/usr/local/share/fish/vendor_completions.d/autoscaler.fish"),
 }
 MAN_PAGES = Path("/usr/local/share/man/man1")
+DOCUMENTS = (
+    "install.md",
+    "operate.md",
+    "commands.md",
+    "configuration.md",
+    "policies.md",
+    "capacity.md",
+    "metrics.md",
+    "security.md",
+)
 KEPT_RELEASES = 1
 """How many releases before the current one stay, to go back to by hand."""
 
@@ -179,7 +189,7 @@ def files(layout: Layout, release: Path) -> Iterator[tuple[Path, bytes]]:
     for shell, path in COMPLETIONS.items():
         yield path, completion(release, shell)
     yield from man_pages(release)
-    for document in ("install.md", "commands.md", "security.md", "policies.md", "capacity.md", "metrics.md"):
+    for document in DOCUMENTS:
         yield layout.prefix / "share/doc" / document, (CHECKOUT / "docs" / document).read_bytes()
 
 

@@ -1,29 +1,16 @@
 """A rehearsal's page in a real browser: it draws, says no error, and asks nobody for anything."""
 
 import json
-import math
-import os
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
-from autoscaler.cli import main
+from tests.pictures import rehearse
 
 pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.timeout(180)]
 
-POLICY = """\
-version: 1
-group: web
-image: {pool: default, volume: golden.qcow2}
-size: {min: 1, max: 20}
-scaling:
-  - {type: target_tracking, metric: guest.cpu, target: 60%}
-behavior:
-  scale_in: {cooldown: 0s, stabilization: 5m}
-"""
 FLAGS = (
     "--headless",
     "--no-sandbox",
@@ -69,24 +56,7 @@ def browse(folder: Path, page: Path, *flags: str) -> tuple[str, list[str], set[s
 
 @pytest.fixture
 def page(tmp_path: Path) -> Path:
-    """Two days with a morning rush, rehearsed with two policies."""
-    (tmp_path / "web.yaml").write_text(POLICY)
-    (tmp_path / "careful.yaml").write_text(POLICY.replace("web", "careful").replace("60%", "45%"))
-    rows = [
-        f"{1_767_225_600 + at},{load(at):.3f}\n"  # 1 January 2026
-        for at in range(0, 2 * 86400 + 1, 60)
-    ]
-    (tmp_path / "load.csv").write_text("timestamp,value\n" + "".join(rows))
-    files = {name: str(tmp_path / name) for name in ("web.yaml", "careful.yaml", "load.csv", "page.html")}
-    words = ["--policy", files["web.yaml"], "--compare", files["careful.yaml"], "--load", files["load.csv"]]
-    result = CliRunner().invoke(main, ["simulate", *words, "--html", files["page.html"]])
-    assert result.exit_code == 0, result.output
-    return tmp_path / "page.html"
-
-
-def load(at: int) -> float:
-    rush = 5 * math.exp(-(((at % 86400 - 9.5 * 3600) / 2500) ** 2))
-    return 3.2 - 2.4 * math.cos(at / 86400 * math.tau - 0.6) + rush + (at // 60 * 7919 % 101) / 160
+    return rehearse(tmp_path)
 
 
 def test_the_page_draws_without_errors_and_without_any_request(page: Path, tmp_path: Path) -> None:
@@ -96,7 +66,7 @@ def test_the_page_draws_without_errors_and_without_any_request(page: Path, tmp_p
     assert 'data-drawn="5"' in dom
     assert "<canvas" in dom
     assert "above its target of 60%" in dom
-    picture = Path(os.environ.get("KEEP_PICTURE", tmp_path / "page.png"))
+    picture = tmp_path / "page.png"
     browse(tmp_path, page, f"--screenshot={picture}")
     assert picture.stat().st_size > 20_000
 

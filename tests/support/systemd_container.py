@@ -69,10 +69,8 @@ class SystemdContainer:
         self, *argv: str, check: bool = True, seconds: float = 120.0, stdin: str = "", **environment: str
     ) -> subprocess.CompletedProcess[str]:
         """Run a program inside, as root."""
-        settings = [f"{name}={value}" for name, value in environment.items()]
-        inside = ["env", "-i", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root"]
         done = subprocess.run(
-            ["nsenter", "--all", "--target", str(self.leader), *inside, "LC_ALL=C.UTF-8", *settings, *argv],
+            self.inside(*argv, **environment),
             input=stdin,
             capture_output=True,
             text=True,
@@ -82,6 +80,12 @@ class SystemdContainer:
         if check:
             assert done.returncode == 0, f"{argv} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
         return done
+
+    def inside(self, *argv: str, **environment: str) -> list[str]:
+        """Give the words that run a program inside, as root."""
+        settings = [f"{name}={value}" for name, value in environment.items()]
+        clean = ["env", "-i", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root"]
+        return ["nsenter", "--all", "--target", str(self.leader), *clean, "LC_ALL=C.UTF-8", *settings, *argv]
 
     def output(self, *argv: str) -> str:
         """Give what a program inside prints."""

@@ -1,4 +1,4 @@
-"""Installing, upgrading and uninstalling on a real systemd, and the commands of docs/install.md as they stand there."""
+"""Installing, upgrading and uninstalling on a real systemd; test_guides.py runs the commands of docs/install.md."""
 
 import json
 import re
@@ -8,14 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.service import CONFIG, POLICY, POLKIT_RULE, UNIT, Service
+from tests.support.service import CONFIG, POLICY, POLKIT_RULE, Service
 from tests.systemd.conftest import CACHE, CHECKOUT
 
 pytestmark = [pytest.mark.real, pytest.mark.serial, pytest.mark.timeout(480)]
 
 EXAMPLE = "/etc/autoscaler/policies/web.yaml.example"
 UNIT_FILE = "/usr/local/lib/systemd/system/autoscaler.service"
-SOURCES = ("autoscaler", "deploy", "docs", "policies", "systemd", "LICENSE", "Makefile", "README.md", "pyproject.toml")
 
 
 @pytest.fixture
@@ -102,56 +101,6 @@ def uninstalls(service: Service, guests: dict[str, int]) -> None:
     for path in (CONFIG, POLICY, POLKIT_RULE, "/var/lib/autoscaler/journal.sqlite3"):
         inside.run("test", "-e", path)
     assert service.guests() == guests, "guests run on"
-
-
-@pytest.mark.slow
-def test_every_command_of_the_guide_works(empty: Service) -> None:
-    inside = empty.container
-    copy_checkout(empty)
-    if inside.run("sh", "-c", "command -v sudo", check=False).returncode:
-        empty.write("/usr/local/bin/sudo", '#!/bin/sh\nexec "$@"\n')
-        inside.run("chmod", "755", "/usr/local/bin/sudo")
-    inside.run("useradd", "alice")
-    # Debian's own network `default`, which the container hides with all of the machine's libvirt state.
-    inside.run("virsh", "net-define", "/usr/share/libvirt/networks/default.xml")
-    blocks = commands(CHECKOUT / "docs/install.md")
-    assert len(blocks) >= 10
-    assert sum("make install" in block for block in blocks) == 2
-    for block in blocks:
-        if "uninstall" in block:
-            service_works(empty)
-        run_block(empty, block)
-    for folder in ("/etc", "/var/lib", "/run", "/opt", "/usr/local"):
-        assert inside.output("find", folder, "-name", "*autoscaler*", "-not", "-path", "/run/systemd/*") == ""
-    assert inside.run("id", "autoscaler", check=False).returncode == 1
-
-
-def copy_checkout(service: Service) -> None:
-    """Put a checkout to where the commands are run, with the golden image beside it that the guide speaks of."""
-    service.container.run("mkdir", "/root/checkout")
-    for name in (*SOURCES, "requirements.lock"):
-        service.container.run("cp", "-r", f"/checkout/{name}", "/root/checkout/")
-    service.container.run("cp", f"/cache/{service.golden}", "/root/checkout/golden.qcow2")
-
-
-def commands(guide: Path) -> list[str]:
-    """Give every block of shell commands."""
-    return re.findall(r"^```sh\n(.*?)^```$", guide.read_text(), re.MULTILINE | re.DOTALL)
-
-
-def run_block(service: Service, block: str) -> None:
-    script = f"cd /root/checkout && set -e\n{block}"
-    done = service.container.run(
-        "sh", "-s", stdin=script, seconds=240, check=False, PIP_NO_INDEX="1", PIP_FIND_LINKS="/cache/wheels"
-    )
-    assert done.returncode == 0, f"{block}\nended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
-
-
-def service_works(service: Service) -> None:
-    assert service.show("ActiveState") == "active"
-    assert service.container.show(UNIT, "UnitFileState") == "enabled"
-    service.until_ready(1, seconds=120)
-    assert "autoscaler" in service.container.output("id", "-nG", "alice")
 
 
 def test_staged_below_a_folder_nothing_else_is_touched(tmp_path: Path) -> None:

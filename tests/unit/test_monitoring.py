@@ -1,17 +1,14 @@
 """Rules, alerts, runbook and dashboards: checked by promtool, and against what the daemon exports."""
 
 import re
-import shlex
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import click
 import pytest
 import yaml
 
-from autoscaler.cli import main
 from autoscaler.exporter.families import FAMILIES
 from deploy.grafana.dashboards import DASHBOARDS, render
 from tests.support.dashboards import (
@@ -124,28 +121,6 @@ def test_the_runbook_says_what_it_means_how_to_see_it_and_what_to_do(alert: str)
 
 def test_the_runbook_has_no_section_of_an_alert_that_is_gone() -> None:
     assert re.findall(r"^## (Autoscaler\w+)$", RUNBOOK, re.MULTILINE) == NAMES
-
-
-def commands() -> Iterator[str]:
-    """Yield each line of the runbook's and the monitoring page's shell blocks that begins with our command."""
-    for page in ("runbook.md", "monitoring.md"):
-        for block in re.findall(r"^```sh\n(.*?)^```", (ROOT / "docs" / page).read_text(), re.MULTILINE | re.DOTALL):
-            yield from (line for line in block.splitlines() if re.match(r"(sudo )?autoscaler ", line))
-
-
-@pytest.mark.parametrize("line", sorted({*commands()}))
-def test_a_command_of_the_runbook_is_one(line: str) -> None:
-    words = shlex.split(line, comments=True)
-    command: click.Command = main
-    context = click.Context(main)
-    rest = words[words.index("autoscaler") + 1 :]
-    while isinstance(command, click.Group):
-        name = rest.pop(0)
-        found = command.get_command(context, name)
-        assert found is not None, f"there is no command {name}"
-        command = found
-    _, left, _ = command.make_parser(click.Context(command, **main.context_settings)).parse_args(rest)
-    assert left == []
 
 
 def metric_names(board: str) -> Iterator[str]:

@@ -565,9 +565,9 @@ def test_the_example_shows_every_key() -> None:
     assert _own(_leaves(example)) - SWITCHED_OFF == _always_there("## Keys") - SWITCHED_OFF
 
 
-def _documented(heading: str) -> dict[str, str]:
+def _documented(heading: str, page: str = "policies.md") -> dict[str, str]:
     """Give the keys of a table in the reference, with the default as it stands there."""
-    text = (ROOT / "docs" / "policies.md").read_text().split(f"\n{heading}\n")[1]
+    text = (ROOT / "docs" / page).read_text().split(f"\n{heading}\n")[1]
     section = re.split(r"\n###? ", text)[0]
     return dict(re.findall(r"^\| `([\w.\[\]]+)` \| (.+?) \| ", section, re.MULTILINE))
 
@@ -656,7 +656,27 @@ def test_the_reference_tells_every_metric() -> None:
 
 
 def test_the_reference_tells_every_key_of_the_configuration() -> None:
-    assert set(_documented("## The configuration")) == _keys(config.ConfigFile)
+    assert set(_documented("## Keys", "configuration.md")) == _keys(config.ConfigFile)
+
+
+def test_the_reference_tells_every_default_of_the_configuration(tmp_path: Path) -> None:
+    """What is written out as the reference has it is read as if nothing had been written."""
+    tree: dict[str, Any] = {"prometheus": {"url": "http://127.0.0.1:9090"}}
+    for key, default in _documented("## Keys", "configuration.md").items():
+        name, _, value = default.rpartition(": ")
+        if value.startswith("`") and "[]" not in key:
+            *above, last = key.replace("NAME", name.strip("`") or "local").split(".")
+            section = tree
+            for part in above:
+                section = section.setdefault(part, {})
+            section[last] = yaml.safe_load(value.strip("`"))
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(tree))
+    assert len(tree) >= 11
+    empty = tmp_path / "empty.yaml"
+    empty.touch()
+    prometheus = config.PrometheusServer("http://127.0.0.1:9090")
+    assert config.load(path) == replace(config.load(empty), prometheus=prometheus)
 
 
 def _keys(section: type[BaseModel], path: str = "") -> set[str]:

@@ -4,8 +4,10 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
+from xml.etree import ElementTree as ET
 
 import libvirt
 import pytest
@@ -62,6 +64,26 @@ def test_huge_pages_are_taken_where_the_policy_says_so() -> None:
 )
 def test_domain_xml_is_as_recorded(name: str, arguments: tuple[str, str, int]) -> None:
     assert xml_of(*arguments) == (GOLDEN / name).read_text()
+
+
+def test_a_seed_is_the_second_disk_and_nothing_else_changes() -> None:
+    clone = Clone("web", "local", "web-1", Image("default", "golden.qcow2"), Machine())
+    platform = Platform("qemu", "x86_64", "pc", "/usr/bin/qemu-system-x86_64")
+    without, seeded = (
+        ET.fromstring(domain_xml(clone, domain_uuid(CONTROLLER, "web-1"), OWNERSHIP, platform, files))
+        for files in (FILES, replace(FILES, seed="/pool/web-1.seed.iso"))
+    )
+    devices, (disk, seed) = seeded.find("devices"), seeded.findall("devices/disk")
+    assert devices is not None
+    assert disk.find("readonly") is None
+    assert seed.find("readonly") is not None
+    found = {child.tag: child.attrib for child in seed}
+    assert (found["source"], found["target"]) == ({"file": "/pool/web-1.seed.iso"}, {"dev": "vdb", "bus": "virtio"})
+    assert found["driver"] == {"name": "qemu", "type": "raw"}
+    devices.remove(seed)
+    assert ET.canonicalize(ET.tostring(seeded), strip_text=True) == ET.canonicalize(
+        ET.tostring(without), strip_text=True
+    )
 
 
 def test_overlay_names_its_backing_format() -> None:

@@ -137,14 +137,15 @@ def commands() -> Iterator[str]:
 def test_a_command_of_the_runbook_is_one(line: str) -> None:
     words = shlex.split(line, comments=True)
     command: click.Command = main
-    context = click.Context(main)
+    # What a command knows of its context it keeps: the names of its help option, say.
+    context = click.Context(main, **main.context_settings)
     rest = words[words.index("autoscaler") + 1 :]
     while isinstance(command, click.Group):
         name = rest.pop(0)
         found = command.get_command(context, name)
         assert found is not None, f"there is no command {name}"
         command = found
-    _, left, _ = command.make_parser(click.Context(command)).parse_args(rest)
+    _, left, _ = command.make_parser(click.Context(command, parent=context)).parse_args(rest)
     assert left == []
 
 

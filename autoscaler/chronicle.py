@@ -15,6 +15,7 @@ image_rolled_back  image, version, by
 image_pruned       image, version, host, by
 image_changed      image, why
 scaled             before, admitted, recommended, reasons
+refresh            phase, target, batch, why
 host_unreachable   host, why
 host_answers       host
 no_figure          query, why
@@ -27,9 +28,11 @@ from typing import Protocol
 
 import structlog
 
-from autoscaler.core.decision import Decision, ReasonCode, decisive
+from autoscaler.core.decision import ABOUT_REFRESH, Decision, ReasonCode, decisive
 from autoscaler.core.errors import StoreError
+from autoscaler.core.memory import RefreshPhase, RefreshState
 from autoscaler.core.observation import ExternalSample, Observation, Request, Unknown
+from autoscaler.core.policy import Image
 from autoscaler.core.snapshot import HostStatus, ReloadStatus
 from autoscaler.external.prometheus import NOT_ASKED
 from autoscaler.reasons import describe
@@ -70,6 +73,7 @@ class Chronicle:
         self._store = store
         self._hosts: dict[str, bool] = {}
         self._figures: dict[str, bool] = {}
+        self._refreshes: dict[str, tuple[Image, RefreshPhase, int]] = {}
         self._capacity: dict[str, frozenset[ReasonCode]] = {}
 
     def note(self, at: float, kind: str, group: str | None = None, **detail: str | float) -> None:
@@ -86,6 +90,18 @@ class Chronicle:
         for code in sorted(said.keys() - self._capacity.get(decision.group, frozenset())):
             self.note(decision.at, "capacity", decision.group, reason=code.value, why=describe(said[code]))
         self._capacity[decision.group] = frozenset(said)
+
+    def refresh(self, decision: Decision, refresh: RefreshState | None) -> None:
+        """Note that a group's refresh came into another phase."""
+        if refresh is None:
+            return
+        known, now = self._refreshes.get(decision.group), (refresh.target, refresh.phase, refresh.batch)
+        self._refreshes[decision.group] = now
+        # What a daemon finds at its start was noted by the one before.
+        if now != known and (known is not None or refresh.since == decision.at):
+            said = [describe(reason) for reason in decision.reasons if reason.code in ABOUT_REFRESH]
+            detail = {"phase": refresh.phase.value, "target": str(refresh.target), "why": "; ".join(said)}
+            self.note(decision.at, "refresh", decision.group, batch=refresh.batch, **detail)
 
     def request(self, request: Request) -> None:
         """Note what an operator asked for."""

@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, fie
 from autoscaler.core.errors import PolicyError, Problem
 from autoscaler.core.observation import HostLimits, Reserve
 from autoscaler.core.transition import TransitionReason
+from autoscaler.policy.fields import FOLDER, FilePath
 from autoscaler.policy.validate import Section, validate
 from autoscaler.policy.values import (
     BrokenRulesError,
@@ -43,8 +44,6 @@ _URI = re.compile(r"(qemu(\+[a-z][a-z0-9]*)?|test)://[^\s/]*/\S*")
 _LISTEN = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+):([0-9]{1,5})")
 _SOCKET_PATH_BYTES = 107
 """The longest path Linux takes for a unix socket."""
-
-_SECRET_BYTES = 4096
 
 LogFormat = Literal["console", "json"]
 
@@ -128,7 +127,7 @@ def load(path: Path | None = None) -> Config:
         message = f"there is no configuration; write one, or name another with --config or {ENVIRONMENT_VARIABLE}"
         raise PolicyError((Problem(str(path), 1, 1, message),))
     folder = path.absolute().parent
-    file = validate(read_file(path), ConfigFile, {_FOLDER: folder})
+    file = validate(read_file(path), ConfigFile, {FOLDER: folder})
     return Config(
         hosts={name: Host(host.uri, _limits(host)) for name, host in file.hosts.items()},
         policies_dir=file.policies_dir,
@@ -144,30 +143,6 @@ def load(path: Path | None = None) -> Config:
     )
 
 
-def read_secret(path: Path) -> bytes:
-    """Read a secret from a file of its own, without the line's end. Raises PolicyError naming the file.
-
-    Apart from `load`, so that whoever may use the commands need not be able to read it.
-    """
-    try:
-        with path.open("rb") as file:
-            open_to_all = os.fstat(file.fileno()).st_mode & 0o007
-            secret = file.read(_SECRET_BYTES + 1).strip()
-    except OSError as error:
-        message = f"the secret cannot be read: {error.strerror}; it belongs to the daemon's user, with mode 0400"
-        raise PolicyError((Problem(str(path), 1, 1, message),)) from error
-    wrong = None
-    if open_to_all:
-        wrong = f"every user of this machine may read the secret; change it, then: chmod 0400 {path}"
-    elif not secret:
-        wrong = "there is no secret in it; make one with: openssl rand -hex 32"
-    elif len(secret) > _SECRET_BYTES:
-        wrong = f"is longer than the {_SECRET_BYTES} bytes a secret may have; is it the right file?"
-    if wrong is not None:
-        raise PolicyError((Problem(str(path), 1, 1, wrong),))
-    return secret
-
-
 def _prometheus(section: "_PrometheusSection | None") -> PrometheusServer | None:
     if section is None:
         return None
@@ -180,18 +155,6 @@ def _log_format(asked: str) -> LogFormat:
     # In systemd's journal people read as they do on a terminal; elsewhere a program collects the lines.
     for_people = asked == "console" or sys.stderr.isatty() or "JOURNAL_STREAM" in os.environ
     return "console" if for_people else "json"
-
-
-def _path(value: object, info: ValidationInfo) -> Path:
-    if not isinstance(value, str):
-        raise WrongValueError(f"must be a path, not {found(value)}")
-    if not value or not value.isprintable():
-        raise WrongValueError(f"{found(value)} is no path")
-    if value.startswith("~"):
-        raise WrongValueError(f"{found(value)} would not be expanded; write the folder out")
-    assert info.context is not None
-    folder: Path = info.context[_FOLDER]
-    return folder / value
 
 
 def _socket(value: Path) -> Path:
@@ -272,10 +235,7 @@ def _is_loopback(host: str) -> bool:
     return host == "localhost" or (_is_address(host) and ipaddress.ip_address(host).is_loopback)
 
 
-_FOLDER = "folder"
-"""The key of the validation context under which the folder of relative paths is given."""
 _DEFAULT = Config()
-_FilePath = Annotated[Path, BeforeValidator(_path)]
 
 
 _LIMITS = HostLimits()
@@ -334,7 +294,7 @@ class _LogSection(Section):
 
 class _WebhookSection(Section):
     url: Annotated[str, BeforeValidator(read_http_url)]
-    secret_file: _FilePath | None = None
+    secret_file: FilePath | None = None
     events: list[Annotated[str, BeforeValidator(one_of(reason.value for reason in TransitionReason))]] = Field(
         default=[]
     )
@@ -343,8 +303,8 @@ class _WebhookSection(Section):
 class _PrometheusSection(Section):
     url: Annotated[str, BeforeValidator(_server_url)]
     timeout: Annotated[float, BeforeValidator(read_duration), AfterValidator(between(0.1, 60.0, write_duration))] = 5.0
-    ca_file: _FilePath | None = None
-    token_file: _FilePath | None = None
+    ca_file: FilePath | None = None
+    token_file: FilePath | None = None
 
     @field_validator("token_file")
     @classmethod
@@ -367,9 +327,9 @@ class ConfigFile(Section):
     hosts: dict[Annotated[str, BeforeValidator(read_name)], _HostSection] = Field(
         default={name: _HostSection(uri=host.uri) for name, host in _DEFAULT.hosts.items()}
     )
-    policies_dir: _FilePath = _DEFAULT.policies_dir
-    state_dir: _FilePath = _DEFAULT.state_dir
-    control_socket: Annotated[_FilePath, AfterValidator(_socket)] = _DEFAULT.control_socket
+    policies_dir: FilePath = _DEFAULT.policies_dir
+    state_dir: FilePath = _DEFAULT.state_dir
+    control_socket: Annotated[FilePath, AfterValidator(_socket)] = _DEFAULT.control_socket
     listen_publicly: Annotated[bool, BeforeValidator(read_flag)] = False
     listen: Annotated[Listen, BeforeValidator(_listen)] = _DEFAULT.listen
     interval: Annotated[float, BeforeValidator(read_duration), AfterValidator(between(1.0, 600.0, write_duration))] = (

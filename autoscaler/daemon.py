@@ -15,13 +15,14 @@ from typing import Any
 import structlog
 
 from autoscaler.chronicle import Chronicle
-from autoscaler.config import Config, read_secret
+from autoscaler.config import Config
 from autoscaler.control.server import ControlServer
 from autoscaler.core.errors import AutoscalerError, StoreError
 from autoscaler.core.memory import Memory
 from autoscaler.core.observation import HostInventory
-from autoscaler.core.policy import Policy, addressed_groups, metrics_of, pools_of, queries_of, wanted_by
+from autoscaler.core.policy import Image, Policy, addressed_groups, metrics_of, pools_of, queries_of, wanted_by
 from autoscaler.core.ports import Hypervisor
+from autoscaler.core.replacing import images_beside
 from autoscaler.core.snapshot import ReloadStatus, Snapshot, TickStatus, Totals
 from autoscaler.core.status import (
     Finished,
@@ -50,6 +51,7 @@ from autoscaler.notify import lengthen_watchdog, notify, notify_reloading
 from autoscaler.policy.calendar import Calendar
 from autoscaler.policy.load import load_directory
 from autoscaler.sampler import Sampler
+from autoscaler.secret_file import read_secret
 from autoscaler.store import Journal, TickRecord
 from autoscaler.tick_log import TickLog
 from autoscaler.ticker import Ticker
@@ -136,6 +138,7 @@ class Daemon:
             self._chronicle,
             hosts=frozenset(config.hosts),
             policies=lambda: self._policies,
+            refreshing=self._refreshing,
             wake=self._ticker.wake,
             grace_seconds=config.leftover_grace_seconds,
         )
@@ -208,6 +211,12 @@ class Daemon:
             wake=self._ticker.wake,
         )
 
+    def _refreshing(self) -> list[tuple[Policy, Image]]:
+        """Give the images that refreshes use beside what policies name."""
+        groups = self._memory.groups
+        known = [(policy, groups[policy.group]) for policy in self._policies if policy.group in groups]
+        return [(policy, image) for policy, group in known for image in images_beside([group])]
+
     def snapshot(self) -> Snapshot:
         """Give what the last finished tick left."""
         return self._snapshot
@@ -262,7 +271,9 @@ class Daemon:
         self._number += 1
         self._look_for(policies)
         try:
-            observation = self._world.observe(at, metrics_of(policies), wanted_by(policies, self._images.stored))
+            beside = images_beside(self._memory.groups.values())
+            wanted = wanted_by(policies, beside, self._images.stored)
+            observation = self._world.observe(at, metrics_of(policies), wanted)
             observation = replace(observation, schedules=self._calendar.states(policies, at))
             result = step(policies, observation, self._memory)
             record = TickRecord(
@@ -307,7 +318,8 @@ class Daemon:
                 watched = targets(finished.policies, inventory.domains, self._journal.controller)
                 self._prober.watch(host, watched)
         controller, catalog = self._journal.controller, self._images.catalog
-        self._golden.watch(watched_images(finished.policies, finished.observation, controller, catalog))
+        cloned = [*((policy, policy.image) for policy in finished.policies), *self._refreshing()]
+        self._golden.watch(watched_images(cloned, finished.observation, controller, catalog))
         served = wanted_traffic(finished)
         self._balancers.want(wanted for wanted in served.values() if wanted is not None)
         self._balancers.forget(group for group, wanted in served.items() if wanted is None)

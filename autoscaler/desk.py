@@ -10,6 +10,7 @@ from autoscaler.core.decision import Decision
 from autoscaler.core.errors import ControlError
 from autoscaler.core.observation import Change, Request
 from autoscaler.core.policy import Policy
+from autoscaler.core.refresh import refuse_refresh
 from autoscaler.core.snapshot import ReloadStatus, Snapshot
 from autoscaler.core.status import refuse_change
 from autoscaler.core.words import nearest
@@ -18,6 +19,7 @@ from autoscaler.store import Event, History, Journal
 
 log = structlog.get_logger(__name__)
 
+_OF_REFRESH = frozenset({Change.REFRESH, Change.CANCEL_REFRESH, Change.ROLL_BACK})
 _MOST_EVENTS = 500
 _HISTORY_SECONDS = 6 * 3600.0
 
@@ -63,6 +65,9 @@ class Desk:
             self._refuse_deletion(group)
         else:
             size = self._policy(group).size
+            if change in _OF_REFRESH:
+                known = next((status for status in self._snapshot().groups if status.group == group), None)
+                refuse_refresh(group, known, change)
             if change is Change.SCALE and (count is None or not size.min <= count <= size.max):
                 bounds = f"{size.min} to {size.max}"
                 raise ControlError(

@@ -7,7 +7,8 @@ process that dies leaves open intents, which `settle` finishes or undoes at the 
 
 import queue
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import ceil
 
@@ -27,8 +28,10 @@ from autoscaler.core.action import (
 )
 from autoscaler.core.errors import HypervisorError, HypervisorErrorKind, StoreError
 from autoscaler.core.observation import Ownership
-from autoscaler.core.ports import Hypervisor, VolumeRef, overlay_name
+from autoscaler.core.ports import Hypervisor, VolumeRef, overlay_name, seed_name
 from autoscaler.hooks import Leaving, Runner, name_of, run_nothing
+from autoscaler.images.cloud_init import CloudInitError, render
+from autoscaler.images.seed import make_seed
 from autoscaler.store import Journal
 
 log = structlog.get_logger(__name__)
@@ -83,6 +86,12 @@ class Work:
         clone = self.clone
         return VolumeRef(clone.host, clone.image.pool, overlay_name(clone.instance), clone.instance)
 
+    @property
+    def seed(self) -> VolumeRef:
+        """The volume that a clone's cloud-init reads."""
+        clone = self.clone
+        return VolumeRef(clone.host, clone.image.pool, seed_name(clone.instance), clone.instance)
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -98,13 +107,32 @@ def _validate(work: Work) -> None:
 
 
 def _create_overlay(work: Work) -> None:
-    work.journal.add_volume(work.volume, work.time.now())
-    try:
+    with _in_ledger(work, work.volume):
         work.hypervisor.create_overlay(work.clone, work.volume)
+
+
+def _create_seed(work: Work) -> None:
+    clone = work.clone
+    if clone.cloud_init is None:
+        return
+    try:
+        content = make_seed(render(clone, work.hypervisor.identity(clone.instance)))
+    except CloudInitError as error:
+        raise HypervisorError(HypervisorErrorKind.INVALID, str(error)) from error
+    with _in_ledger(work, work.seed):
+        work.hypervisor.create_seed(work.seed, content)
+
+
+@contextmanager
+def _in_ledger(work: Work, volume: VolumeRef) -> Iterator[None]:
+    """Write a volume into the ledger before it is made."""
+    work.journal.add_volume(volume, work.time.now())
+    try:
+        yield
     except HypervisorError as error:
         if error.kind is HypervisorErrorKind.EXISTS:
             # Somebody else's volume of the same name: what is not in the ledger is not deleted.
-            work.journal.remove_volume(work.volume)
+            work.journal.remove_volume(volume)
         raise
 
 
@@ -190,9 +218,9 @@ def _run_hooks(work: Work) -> None:
             log.warning("drain hook failed, the drain goes on", **said, why=complaint)
 
 
-def _note_overlays(work: Work) -> None:
+def _note_volumes(work: Work) -> None:
     """Put what the domain still refers to into a ledger that may have been lost."""
-    for volume in work.hypervisor.overlays(work.remove.instance):
+    for volume in work.hypervisor.volumes_of(work.remove.instance):
         work.journal.add_volume(volume, work.time.now())
 
 
@@ -203,13 +231,14 @@ def _undefine(work: Work) -> None:
 CLONE_STEPS = (
     Step("validate", _validate),
     Step("overlay", _create_overlay, _delete_volumes),
+    Step("seed", _create_seed, _delete_volumes),
     Step("define", _define, _undefine),
     Step("start", _start, _destroy),
 )
 REMOVE_STEPS = (
     Step("shutdown", _shut_down),
     Step("destroy", _destroy),
-    Step("note_overlays", _note_overlays),
+    Step("note_volumes", _note_volumes),
     # The domain goes last: as long as it is listed, a removal that failed is seen and done again.
     Step("delete_volumes", _delete_volumes),
     Step("undefine", _undefine),
@@ -367,7 +396,7 @@ class Executor:
             self._enqueue(flight.intent, lambda flight=flight, work=work: settle(flight, work))  # type: ignore[misc]
 
     def adopt(self) -> None:
-        """Put the overlays of all our instances into a ledger that was lost; nothing is changed on a host.
+        """Put the volumes of all our instances into a ledger that was lost; nothing is changed on a host.
 
         Raises HypervisorError when a host does not answer.
         """
@@ -375,7 +404,7 @@ class Executor:
             for domain in hypervisor.inventory().domains:
                 owner = domain.ownership
                 if owner is not None and owner.controller == self._journal.controller:
-                    for volume in hypervisor.overlays(owner.instance):
+                    for volume in hypervisor.volumes_of(owner.instance):
                         self._journal.add_volume(volume, self._time.now())
 
     def active(self) -> frozenset[int]:

@@ -39,13 +39,13 @@ class Watched:
 
 
 def watched_images(
-    policies: Iterable[Policy], observation: Observation, controller: str, catalog: Catalog
+    cloned: Iterable[tuple[Policy, Image]], observation: Observation, controller: str, catalog: Catalog
 ) -> tuple[Watched, ...]:
-    """Name the images that policies are made of, and that our instances stand on."""
+    """Name the images that instances are, or may be, made of by these policies, and that our instances stand on."""
     stamps: dict[tuple[str, Image], set[str]] = {}
-    for policy in policies:
-        if policy.image.found:
-            stamps.setdefault((policy.host, _bare(policy.image)), set())
+    for policy, image in cloned:
+        if image.found:
+            stamps.setdefault((policy.host, _bare(image)), set())
     for inventory in observation.inventory.values():
         for domain in inventory.domains if isinstance(inventory, HostInventory) else ():
             owner = domain.ownership

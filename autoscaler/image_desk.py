@@ -1,7 +1,7 @@
 """What commands ask of the daemon about golden images: the catalog, imports under way, what is taken out of it."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import structlog
@@ -23,6 +23,7 @@ from autoscaler.core.catalog import (
 from autoscaler.core.errors import ControlError
 from autoscaler.core.policy import Image, Policy
 from autoscaler.core.ports import VolumeRef
+from autoscaler.core.words import nearest
 from autoscaler.store import Journal
 
 log = structlog.get_logger(__name__)
@@ -36,7 +37,8 @@ class ImageDesk:
     """Keeps the catalog, of which the daemon is the one writer.
 
     Volumes are made and deleted by the commands, each in the ledger while it may be half there: what a command that
-    died leaves is collected as other volumes are that nobody has, after the same grace.
+    died leaves is collected as other volumes are that nobody has, after the same grace. `refreshing` gives the images
+    that refreshes make instances of, or may go back to, with the policies of their groups.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class ImageDesk:
         *,
         hosts: frozenset[str],
         policies: Callable[[], tuple[Policy, ...]],
+        refreshing: Callable[[], Iterable[tuple[Policy, Image]]],
         wake: Callable[[], None],
         grace_seconds: float,
         monotonic: Callable[[], float] = time.monotonic,
@@ -54,6 +57,7 @@ class ImageDesk:
         self._chronicle = chronicle
         self._hosts = hosts
         self._policies = policies
+        self._refreshing = refreshing
         self._wake = wake
         self._monotonic = monotonic
         self._alive_seconds = min(_LONGEST_ALIVE_SECONDS, grace_seconds / _MISSED)
@@ -98,6 +102,13 @@ class ImageDesk:
             action = flight.intent.action
             if isinstance(action, Clone) and action.image.name is not None:
                 followers.append(Follower(action.group, action.host, action.image.name, action.image.version))
+        for policy, image in self._refreshing():
+            at = (policy.host, image.pool, image.volume)
+            followers += [
+                Follower(policy.group, v.host, v.name, v.version)
+                for v in self._catalog.versions
+                if (v.host, v.pool, v.volume) == at
+            ]
         return CatalogView(self._catalog, tuple(dict.fromkeys(followers)))
 
     def begin(self, by: str, asked: Import) -> Ticket:
@@ -221,14 +232,14 @@ class ImageDesk:
     def _versions(self, name: str) -> tuple[ImageVersion, ...]:
         stored = self._catalog.of(name)
         if not stored:
-            there = ", ".join(sorted({each.name for each in self._catalog.versions})) or "none"
-            raise ControlError(f"there is no image {name}; images: {there}")
+            there = {each.name for each in self._catalog.versions}
+            raise ControlError(f"there is no image {name}; {nearest(name, there, 'images')}")
         return stored
 
     def _refuse_unknown_host(self, host: str) -> None:
         if host not in self._hosts:
-            known = ", ".join(sorted(self._hosts))
-            raise ControlError(f"the daemon's configuration has no host {host}; hosts: {known}")
+            near = nearest(host, self._hosts, "hosts")
+            raise ControlError(f"the daemon's configuration has no host {host}; {near}")
 
     def _require_half(self, half: VolumeRef) -> None:
         if not half.instance.startswith(IMAGES) or half not in self._journal.volumes(half.instance):

@@ -83,6 +83,21 @@ unserved_without_address    instance
 kept_in_service             instance, min
 waits_for_sessions          instance, sessions (a number, or unknown), until
 sessions_cut                instance, sessions (a number, or unknown)
+refresh_asked               image
+refresh_tries               image, wanted, made, ready
+refresh_soaks               image, ready, until
+refresh_replaces            image, batch, ready, left
+refresh_pauses              image, batch, left, until
+refresh_goes_back           image, refused, why, instance (or nothing)
+refresh_lacks_room          ready, min, max
+refresh_waits_for_service   ready, min
+refresh_starved             image
+refresh_spares              protected
+refresh_done                image, spared
+refresh_cancelled           image
+refresh_rolled_back         image
+refresh_failed              image, why, instance (or nothing), group
+launches_pinned             image, refused, group
 =========================== ==========================================
 """
 
@@ -92,6 +107,7 @@ from datetime import UTC, datetime
 from itertools import pairwise
 
 from autoscaler.core.decision import ButFor, Parameter, Reason, ReasonCode
+from autoscaler.core.memory import Setback
 from autoscaler.core.metrics import Unit
 
 SENTENCES: Mapping[ReasonCode, str] = {
@@ -239,6 +255,37 @@ SENTENCES: Mapping[ReasonCode, str] = {
     ReasonCode.KEPT_IN_SERVICE: "{instance} is to leave, and stays in service until {min} others are",
     ReasonCode.WAITS_FOR_SESSIONS: "{instance} is sent nothing new; sessions to end until {until}: {sessions}",
     ReasonCode.SESSIONS_CUT: "{instance} leaves although not all its sessions have ended: {sessions}",
+    ReasonCode.REFRESH_ASKED: "a refresh to {image} was asked for",
+    ReasonCode.REFRESH_TRIES: "refresh to {image}: {wanted} to try it with, {made} made, {ready} ready",
+    ReasonCode.REFRESH_SOAKS: "refresh to {image}: the first are ready, and watched until {until}: {ready}",
+    ReasonCode.REFRESH_REPLACES: (
+        "refresh to {image}, batch {batch}: {ready} ready on it, {left} still to be replaced"
+    ),
+    ReasonCode.REFRESH_PAUSES: (
+        "refresh to {image}: pauses after batch {batch} until {until}, {left} still to be replaced"
+    ),
+    ReasonCode.REFRESH_GOES_BACK: "goes back from {refused} to {image}: {why}",
+    ReasonCode.REFRESH_LACKS_ROOM: (
+        "the refresh waits: size.max, {max}, has no room for one more, and refresh.min_in_service keeps {min} of "
+        "{ready} in service, so nobody can make room; raise the one or lower the other"
+    ),
+    ReasonCode.REFRESH_WAITS_FOR_SERVICE: (
+        "the refresh waits: {ready} are in service, and refresh.min_in_service lets none go before there are more than "
+        "{min}"
+    ),
+    ReasonCode.REFRESH_STARVED: "the refresh waits: the host withholds CPU that the guests want",
+    ReasonCode.REFRESH_SPARES: "the refresh leaves protected and detached instances as they are: {protected}",
+    ReasonCode.REFRESH_DONE: "refreshed to {image}; protected or detached, and left on another image: {spared}",
+    ReasonCode.REFRESH_CANCELLED: "the refresh to {image} was cancelled: what was replaced stays so",
+    ReasonCode.REFRESH_ROLLED_BACK: "rolled back to {image}",
+    ReasonCode.REFRESH_FAILED: (
+        "alarm: the refresh to {image} has stopped where it was: {why}; `autoscaler refresh {group} --status` shows "
+        "how far it came"
+    ),
+    ReasonCode.LAUNCHES_PINNED: (
+        "new instances are made of {image}, as {refused} was found bad or rolled back, until the policy names another "
+        "image or `autoscaler refresh {group}` tries it again"
+    ),
 }
 
 
@@ -252,7 +299,27 @@ class _Shown(dict[str, str]):
 def describe(reason: Reason) -> str:
     """Say `reason` in one plain clause, with local times and loads in their unit."""
     unit = Unit(str(reason.parameters.get("unit", Unit.SHARE.value)))
-    return SENTENCES[reason.code].format_map(_Shown({k: _show(k, v, unit) for k, v in reason.parameters.items()}))
+    shown = {k: _show(k, v, unit) for k, v in reason.parameters.items()}
+    if reason.code in _SETBACKS:
+        shown["why"] = describe_setback(shown.get("why", "?"), shown.get("instance", ""))
+    return SENTENCES[reason.code].format_map(_Shown(shown))
+
+
+_SETBACKS = frozenset({ReasonCode.REFRESH_GOES_BACK, ReasonCode.REFRESH_FAILED})
+_WHY_BACK: Mapping[str, str] = {
+    Setback.ASKED: "an operator wants it",
+    Setback.CANARY_NOT_MADE: "no instance could be made of it: {instance}",
+    Setback.CANARY_NOT_READY: "{instance} did not become ready in time",
+    Setback.CANARY_FAILED: "{instance} went off",
+    Setback.CANARY_UNHEALTHY: "{instance} was unhealthy",
+    Setback.LAUNCHES_FAILED: "launches from it failed one after another",
+    Setback.NO_PROGRESS: "it came no further within refresh.timeout",
+}
+
+
+def describe_setback(why: str, instance: str) -> str:
+    """Say why a refresh went back or stopped; `why` is a `Setback`, or what another release calls it."""
+    return _WHY_BACK.get(why, why.replace("_", " ")).format(instance=instance or "an instance")
 
 
 _LIMITERS: Mapping[ReasonCode, str] = {

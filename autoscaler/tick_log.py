@@ -31,6 +31,7 @@ class TickLog:
         known = {status.group: status.decision for status in before}
         for decision in finished.result.decisions:
             self._chronicle.capacity(decision)
+            self._chronicle.refresh(decision, finished.result.memory.groups[decision.group].refresh)
             self._decision(decision, known.get(decision.group))
 
     def _hosts(self, statuses: Sequence[HostStatus]) -> None:

@@ -26,6 +26,7 @@ from autoscaler.core.observation import DomainState
 from deploy.demo.golden import build
 from tests.support import killing_daemon
 from tests.support.daemon import COMMAND, DaemonProcess, burn
+from tests.support.image_versions import BROKEN, make_version
 from tests.support.invariants import Before, check_always, listed, look, until_settled
 from tests.support.private_libvirtd import PrivateLibvirtd
 from tests.support.registry import all_steps
@@ -33,6 +34,14 @@ from tests.support.registry import all_steps
 CACHE = Path(__file__).resolve().parents[1] / ".cache"
 POOL = "soak"
 MOST = 3
+IMAGES = ("golden.qcow2", "second.qcow2", "bad.qcow2")
+POLICY = {
+    "size": {"min": 1, "max": MOST},
+    "drain": {"deadline": "2s"},
+    "cloud_init": {},
+    "ready": {"agent": True, "timeout": "45s"},
+    "refresh": {"canary_soak": "3s", "batch": 1, "pause": "1s", "min_in_service": "50%"},
+}
 SETTLE_EVERY_SECONDS = 90.0
 SETTLED_WITHIN_SECONDS = 180.0
 
@@ -111,6 +120,9 @@ class Soak:
             self._kill_a_guest,
             self._freeze_a_guest,
             self._undefine_a_guest,
+            self._bring_out,
+            self._bring_out,
+            self._change_the_refresh,
         ]
 
     def _scale(self) -> None:
@@ -175,6 +187,14 @@ class Soak:
             finally:
                 connection.close()
 
+    def _bring_out(self) -> None:
+        self.daemon.write_policy(**POLICY, image={"pool": POOL, "volume": self.dice.choice(IMAGES)})
+        self.daemon.ask("reload")
+        self.daemon.ask("refresh", group="web")
+
+    def _change_the_refresh(self) -> None:
+        self.daemon.ask(self.dice.choice(["cancel_refresh", "roll_back"]), group="web")
+
     def _running(self) -> list[str]:
         ours = [
             domain.ownership.instance
@@ -195,6 +215,8 @@ def ground(dice: random.Random) -> Iterator[Soak]:
         pool = libvirtd.root / POOL
         pool.mkdir(mode=0o711)
         shutil.copyfile(golden, pool / "golden.qcow2")
+        shutil.copyfile(golden, pool / "second.qcow2")
+        make_version(golden, pool / "bad.qcow2", BROKEN)
         connection = libvirt.open(libvirtd.uri)
         connection.storagePoolDefineXML(
             f"<pool type='dir'><name>{POOL}</name><target><path>{pool}</path></target></pool>"
@@ -202,10 +224,10 @@ def ground(dice: random.Random) -> Iterator[Soak]:
         connection.storagePoolLookupByName(POOL).create()
         connection.close()
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="soak-")))
-        daemon = DaemonProcess(directory, libvirtd.uri, POOL, size={"min": 1, "max": MOST}, drain={"deadline": "2s"})
+        daemon = DaemonProcess(directory, libvirtd.uri, POOL, **POLICY)
         daemon.configure(orphans={"grace": "5s"})
         stack.callback(daemon.close)
-        yield Soak(daemon, libvirtd, look(libvirtd.uri, pool), dice)
+        yield Soak(daemon, libvirtd, look(libvirtd.uri, pool, seeded=True), dice)
 
 
 def main() -> int:

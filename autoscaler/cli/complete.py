@@ -31,6 +31,14 @@ def images(ctx: click.Context, _: click.Parameter, begun: str) -> list[str]:
     return sorted(name for name in listed if name.startswith(begun))
 
 
+def hosts(ctx: click.Context, _: click.Parameter, begun: str) -> list[str]:
+    """Give the names of the configuration's hosts that begin so."""
+    try:
+        return [name for name in config.load(ctx.find_root().obj).hosts if name.startswith(begun)]
+    except AutoscalerError:
+        return []
+
+
 def auto(_: click.Context, __: click.Parameter, begun: str) -> list[str]:
     """Give the word that may stand for a number."""
     return ["auto"] if "auto".startswith(begun) else []

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import click
 
 from autoscaler.cli import arguments, complete, output
-from autoscaler.cli.command import ask, config_option, confirm, json_option, print_json
+from autoscaler.cli.command import ask, config_option, confirm, json_option, print_json, understand
 from autoscaler.cli.image_import import image_store
 from autoscaler.cli.output import console, say
 from autoscaler.cli.show_images import image_picture, images_picture, pruning_picture
-from autoscaler.codec import decode, encode
+from autoscaler.codec import encode
 from autoscaler.core.catalog import (
     CatalogView,
     ImageVersion,
@@ -28,6 +28,7 @@ from autoscaler.core.catalog import (
 from autoscaler.core.errors import AutoscalerError, DaemonUnreachableError, PolicyError
 from autoscaler.core.policy import IMAGE_NAME
 from autoscaler.core.ports import VolumeRef
+from autoscaler.core.words import nearest
 from autoscaler.workshop.interrupts import ended_as_interrupted, held_back
 
 if TYPE_CHECKING:
@@ -36,10 +37,10 @@ if TYPE_CHECKING:
 
 def catalog_view(ctx: click.Context, name: str | None = None) -> CatalogView:
     """Ask the daemon for the catalog. Raises AutoscalerError where it has no image of this name."""
-    view = decode(ask(ctx, "images"), CatalogView)
+    view = understand(ask(ctx, "images"), CatalogView)
     if name is not None and not view.catalog.of(name):
-        there = ", ".join(sorted({stored.name for stored in view.catalog.versions})) or "none"
-        raise AutoscalerError(f"there is no image {name}; images: {there}")
+        there = {stored.name for stored in view.catalog.versions}
+        raise AutoscalerError(f"there is no image {name}; {nearest(name, there, 'images')}")
     return view
 
 
@@ -117,7 +118,7 @@ def publish(ctx: click.Context, name: str, version: int | None, as_json: bool) -
     Example: autoscaler image publish web 3
     """
     data = ask(ctx, "image_publish", name=name, version=version)
-    confirm(data, f"version {decode(data, Publication).version} of image {name} is followed from now on", as_json)
+    confirm(data, f"version {understand(data, Publication).version} of image {name} is followed from now on", as_json)
 
 
 @click.command()
@@ -131,7 +132,7 @@ def rollback(ctx: click.Context, name: str, as_json: bool) -> None:
     Example: autoscaler image rollback web
     """
     data = ask(ctx, "image_rollback", name=name)
-    confirm(data, f"version {decode(data, Publication).version} of image {name} is followed again", as_json)
+    confirm(data, f"version {understand(data, Publication).version} of image {name} is followed again", as_json)
 
 
 @click.command()

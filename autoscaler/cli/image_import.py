@@ -13,15 +13,16 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol
 import click
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from autoscaler.cli import arguments
-from autoscaler.cli.command import ask, config_option, json_option, print_json, settings
+from autoscaler.cli import arguments, complete
+from autoscaler.cli.command import ask, config_option, json_option, print_json, settings, understand
 from autoscaler.cli.output import console, is_live, say
 from autoscaler.cli.show_findings import show_findings
-from autoscaler.codec import decode, encode
+from autoscaler.codec import encode
 from autoscaler.core.catalog import CatalogView, ImageVersion, Import, Ticket
 from autoscaler.core.errors import AutoscalerError, DaemonUnreachableError, ImageError
 from autoscaler.core.finding import Finding, Level
 from autoscaler.core.policy import Image
+from autoscaler.core.words import nearest
 from autoscaler.images.flatten import Tell, content_digest, flatten
 from autoscaler.images.header import read_header
 from autoscaler.images.lint import Room, lint_file
@@ -54,7 +55,7 @@ def host_name(ctx: click.Context, host: str | None) -> str:
         raise AutoscalerError(f"the configuration has several hosts: name one of them with --host: {', '.join(hosts)}")
     name = next(iter(hosts)) if host is None else host
     if name not in hosts:
-        raise AutoscalerError(f"--host: the configuration has no host {name}; hosts: {', '.join(hosts)}")
+        raise AutoscalerError(f"--host: the configuration has no host {name}; {nearest(name, hosts, 'hosts')}")
     return name
 
 
@@ -82,7 +83,9 @@ def image_store(ctx: click.Context, host: str) -> "ImageStore":
     callback=arguments.name,
     help="Where it is stored.",
 )
-@click.option("--host", metavar="HOST", help="On which host.  [default: the only one there is]")
+@click.option(
+    "--host", metavar="HOST", shell_complete=complete.hosts, help="On which host.  [default: the only one there is]"
+)
 @click.option("--no-publish", is_flag=True, help="Do not publish it, even if it is the first of its name.")
 @click.option(
     "--largest",
@@ -120,7 +123,7 @@ def import_(
     """
     chosen = host_name(ctx, host)
     # The daemon's answer is needed in the end: better to know now.
-    decode(ask(ctx, "images"), CatalogView)
+    understand(ask(ctx, "images"), CatalogView)
     store = image_store(ctx, chosen)
     with ended_as_interrupted(), _bars() as show, tempfile.TemporaryFile() as copy, tempfile.TemporaryFile() as whole:
         try:
@@ -135,7 +138,7 @@ def import_(
     if as_json:
         print_json({"new": is_new, "version": encode(stored)})
     else:
-        view = decode(ask(ctx, "images"), CatalogView)
+        view = understand(ask(ctx, "images"), CatalogView)
         say(_said(stored, is_new, view))
 
 
@@ -219,7 +222,7 @@ def _store(
     store: "ImageStore", ask_daemon: Ask, asked: Import, whole: BinaryIO, show: Show, *, publish: bool
 ) -> tuple[ImageVersion, bool]:
     """Upload it, unless the name has this content already; tells whether it is new."""
-    ticket = decode(ask_daemon("image_begin", **{"import": encode(asked)}), Ticket)
+    ticket = understand(ask_daemon("image_begin", **{"import": encode(asked)}), Ticket)
     if ticket.known is not None:
         return ticket.known, False
     if ticket.stale:
@@ -243,7 +246,7 @@ def _finish(ask_daemon: Ask, asked: Import, stamp: str, *, publish: bool) -> Ima
                 raise
             time.sleep(1.0)
         else:
-            return decode(finished, ImageVersion)
+            return understand(finished, ImageVersion)
 
 
 def _refuse_used(store: "ImageStore", asked: Import) -> None:

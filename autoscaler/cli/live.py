@@ -4,9 +4,8 @@ from collections.abc import Iterable
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.text import Text
 
-from autoscaler.cli.output import Picture, hanging, is_live, show
+from autoscaler.cli.output import Picture, fitted, is_live, show
 
 
 def show_live(console: Console, pictures: Iterable[Picture]) -> None:
@@ -19,5 +18,4 @@ def show_live(console: Console, pictures: Iterable[Picture]) -> None:
         return
     with Live(console=console, screen=True, auto_refresh=False) as live:
         for picture in pictures:
-            parts = (hanging(console, part) if isinstance(part, Text) else part for part in picture)
-            live.update(Group(*parts), refresh=True)
+            live.update(Group(*(fitted(console, part) for part in picture)), refresh=True)

@@ -2,7 +2,8 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import click
@@ -21,7 +22,7 @@ from autoscaler.cli.show_status import status_picture
 from autoscaler.cli.show_traffic import traffic_picture
 from autoscaler.codec import encode
 from autoscaler.core.decision import Decision
-from autoscaler.core.errors import AutoscalerError
+from autoscaler.core.errors import AutoscalerError, DaemonUnreachableError
 from autoscaler.core.snapshot import Snapshot
 from autoscaler.core.words import nearest
 from autoscaler.reasons import clock
@@ -156,12 +157,16 @@ def explain(ctx: click.Context, group: str, at: float | None, as_json: bool) -> 
 def events(ctx: click.Context, group: str | None, since_seconds: float, follow: bool, as_json: bool) -> None:
     """Show what happened: scalings, requests, reloads, alarms.
 
-    At most the newest 500. With --follow, --json prints one event per line.
+    At most the newest 500. With --follow, --json prints one event per line, and
+    a daemon that stops is waited for.
 
     Example: autoscaler events --group web --since 2h
     """
-    out = console()
-    data = ask(ctx, "events", group=group, since=time.time() - since_seconds)
+
+    def look(after: int | None = None) -> Any:
+        return ask(ctx, "events", group=group, since=time.time() - since_seconds, after=after)
+
+    out, data = console(), look()
     if as_json and not follow:
         print_json(data)
         return
@@ -173,7 +178,20 @@ def events(ctx: click.Context, group: str | None, since_seconds: float, follow: 
         if not follow:
             return
         time.sleep(_FOLLOW_SECONDS)
-        data = ask(ctx, "events", group=group, since=time.time() - since_seconds, after=last)
+        data = _awaited(partial(look, last))
+
+
+def _awaited(look: Callable[[], Any]) -> Any:
+    """Give what a look gives, once there is a daemon again; the journal keeps what happens meanwhile."""
+    told = False
+    while True:
+        try:
+            return look()
+        except DaemonUnreachableError as error:
+            if not told:
+                say(f"{error} Waiting for it.", err=True)
+                told = True
+            time.sleep(_FOLLOW_SECONDS)
 
 
 def _show_event(out: Console, event: Event, as_json: bool) -> None:

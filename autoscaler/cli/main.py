@@ -2,7 +2,7 @@
 
 import click
 
-from autoscaler.cli import completion, images, look, operate, policies, simulate, top
+from autoscaler.cli import completion, images, look, operate, policies, refresh, simulate, top
 from autoscaler.cli.command import Commands, config_option, json_option, settings
 from autoscaler.cli.show_findings import report
 
@@ -12,6 +12,9 @@ from autoscaler.cli.show_findings import report
 @config_option
 def main() -> None:
     """Scale virtual machines on KVM hosts by their load.
+
+    Ends with 0 when it is done, 1 when it was refused or something was found
+    wrong, 2 for a wrong command line, and 3 when the daemon does not answer.
 
     Example: autoscaler status
     """
@@ -50,6 +53,7 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
 for _command in (
     *look.COMMANDS,
     *operate.COMMANDS,
+    *refresh.COMMANDS,
     *policies.COMMANDS,
     *simulate.COMMANDS,
     *images.COMMANDS,

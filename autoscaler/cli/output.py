@@ -3,9 +3,10 @@
 import codecs
 import io
 import sys
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 
-from rich.console import Console, JustifyMethod, RenderableType
+from rich.console import Console, ConsoleOptions, JustifyMethod, RenderableType
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
@@ -49,7 +50,7 @@ def is_live(console: Console) -> bool:
 
 def say(sentence: str, *, err: bool = False) -> None:
     """Print a message, line by line."""
-    show(console(err=err), map(Text, harmless(sentence).split("\n")))
+    show(console(err=err), map(Text, sentence.split("\n")))
 
 
 def table(
@@ -77,21 +78,33 @@ def harmless(text: str) -> str:
 def show(console: Console, picture: Picture) -> None:
     """Print one picture; a pipe gets its lines as long as they are."""
     for part in picture:
-        if not isinstance(part, Text):
-            console.print(part)
-        elif console.is_terminal:
-            console.print(hanging(console, part))
-        else:
-            console.print(part, soft_wrap=True)
+        console.print(fitted(console, part), soft_wrap=isinstance(part, Text) and not console.is_terminal)
 
 
-def hanging(console: Console, text: Text) -> Text:
+def fitted(console: Console, part: RenderableType) -> RenderableType:
+    """Make a part of a picture fit a terminal, and do nothing to it: much of what is shown was said by guests."""
+    return _Harmless(_hanging(console, part) if isinstance(part, Text) and console.is_terminal else part)
+
+
+class _Harmless:
+    """A part of a picture, of which nothing steers the terminal."""
+
+    def __init__(self, part: RenderableType) -> None:
+        self._part = part
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
+        for segment in console.render(self._part, options):
+            yield segment if segment.control else Segment(harmless(segment.text), segment.style)
+
+
+def _hanging(console: Console, text: Text) -> Text:
     """Wrap a line so that what goes on below it is seen to belong to it."""
     first, *more = text.wrap(console, console.width)
     if not more:
         return text
     indent = len(text.plain) - len(text.plain.lstrip()) + 2
-    rest = Text(" ").join(more).wrap(console, console.width - indent)
+    left = text.plain[len(first.plain) :]
+    rest = text[len(text.plain) - len(left.lstrip()) :].wrap(console, console.width - indent)
     first.rstrip()
     for line in rest:
         line.rstrip()

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from autoscaler.cli.command import print_json
-from autoscaler.cli.output import console
+from autoscaler.cli.output import console, harmless
 from autoscaler.codec import encode
 from autoscaler.core.finding import Finding, Level
 
@@ -37,6 +37,7 @@ def show_findings(console: Console, findings: Iterable[Finding]) -> tuple[Findin
     shown = []
     for finding in findings:
         for line in _lines(finding, console.width):
+            # Wrapped already; a path that is longer than a line is left whole, to be copied.
             console.print(line, soft_wrap=True)
         shown.append(finding)
     console.print()
@@ -45,7 +46,7 @@ def show_findings(console: Console, findings: Iterable[Finding]) -> tuple[Findin
 
 
 def _lines(finding: Finding, width: int) -> Iterator[Text]:
-    first, *paragraphs = finding.found.split("\n")
+    first, *paragraphs = harmless(finding.found).split("\n")
     # The code stands before the first line, which has less room by as much.
     begin, *rest = _wrap(" " * (len(finding.code) + 2) + first, width)
     text = Text(f"{finding.level.value:<9}", _STYLES[finding.level]).append(f"{finding.code}: ", "bold")
@@ -53,7 +54,7 @@ def _lines(finding: Finding, width: int) -> Iterator[Text]:
     for line in (*rest, *(line for paragraph in paragraphs for line in _wrap(paragraph, width))):
         yield Text(f"{_INDENT}{line}")
     if finding.remedy is not None:
-        for number, line in enumerate(_wrap(finding.remedy, width - 2)):
+        for number, line in enumerate(_wrap(harmless(finding.remedy), width - 2)):
             yield Text(f"{_INDENT}{'  ' if number else '→ '}{line}")
 
 

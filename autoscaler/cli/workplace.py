@@ -6,11 +6,14 @@ from pathlib import Path
 import click
 
 from autoscaler import config
+from autoscaler.cli import complete
 from autoscaler.core.errors import AutoscalerError
+from autoscaler.core.words import nearest
 
 host_option = click.option(
     "--host",
     metavar="HOST",
+    shell_complete=complete.hosts,
     help="A host of the configuration, or a libvirt URI.  [default: the only host there is]",
 )
 
@@ -27,7 +30,8 @@ def libvirt_uri(ctx: click.Context, host: str | None) -> str:
         (only,) = hosts.values()
         return only.uri
     if host not in hosts:
-        raise AutoscalerError(f"--host: there is no host {host}, but {names}; a libvirt URI will do, too")
+        near = nearest(host, hosts, "hosts")
+        raise AutoscalerError(f"--host: there is no host {host}; {near} (a libvirt URI will do, too)")
     return hosts[host].uri
 
 

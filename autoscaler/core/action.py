@@ -4,23 +4,24 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from autoscaler.core.errors import HypervisorErrorKind
-from autoscaler.core.policy import Hook, Image, Machine
+from autoscaler.core.policy import CloudInit, Hook, Image, Machine
 
 
 @dataclass(frozen=True, slots=True)
 class Clone:
-    """Make one instance: overlay on the golden image, domain with ownership element, start."""
+    """Make one instance: overlay on the golden image, cloud-init's seed, domain with ownership element, start."""
 
     group: str
     host: str
     instance: str
     image: Image
     machine: Machine
+    cloud_init: CloudInit | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Remove:
-    """Take one instance away: shut down, destroy after the deadline, undefine, delete its overlay."""
+    """Take one instance away: shut down, destroy after the deadline, delete its volumes, undefine."""
 
     group: str
     host: str
@@ -40,7 +41,7 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Collect:
-    """Delete what the ledger says is ours of an instance that is gone: its overlay and its console's log."""
+    """Delete what the ledger says is ours of an instance that is gone: overlay, console's log and seed."""
 
     group: str
     host: str

@@ -23,6 +23,8 @@ REFUSALS: Mapping[ReasonCode, str] = {
     ReasonCode.REFUSED_FOR_UNREAD_CAPACITY: "unread_capacity",
 }
 """The reasons that refuse clones, with the name of what is scarce."""
+MADE_ROOM_FOR = frozenset(ReasonCode(f"refused_for_{resource.value}") for resource in RELEASED)
+"""The refusals that end when an instance of the group has gone."""
 _GOING = frozenset({InstanceState.STOPPING, InstanceState.FAILED})
 _LEAVING = frozenset({InstanceState.STOPPING, InstanceState.DRAINING})
 _IN_BYTES = frozenset({Resource.MEMORY, Resource.HUGEPAGES, Resource.POOL_SPACE})
@@ -154,7 +156,7 @@ def _capacities(observation: Observation) -> dict[str, HostCapacity]:
 def _open(capacity: HostCapacity, askings: Sequence[Asking], observation: Observation) -> Ledger:
     """Open a host's ledger with all our instances there, each once, and clones of groups that have no policy."""
     ours = {
-        instance.id: Expected(instance.id, asking.policy.image, asking.policy.machine)
+        instance.id: Expected(instance.id, instance.image or asking.policy.image, asking.policy.machine)
         for asking in askings
         for instance in asking.instances
         if instance.host == capacity.host and instance.owned and instance.state not in _GOING

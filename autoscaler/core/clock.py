@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from autoscaler.core.memory import GroupMemory, Memory
+from autoscaler.core.memory import GroupMemory, Memory, RefreshState
 
 
 def set_back(memory: Memory, at: float) -> tuple[Memory, float]:
@@ -49,6 +49,16 @@ def _shift(group: GroupMemory, seconds: float) -> GroupMemory:
         override=None if group.override is None else replace(group.override, until=group.override.until - seconds),
         retry_at=_earlier(group.retry_at, seconds),
         removal_retry_at=_earlier(group.removal_retry_at, seconds),
+        refresh=None if group.refresh is None else _shift_refresh(group.refresh, seconds),
+    )
+
+
+def _shift_refresh(refresh: RefreshState, seconds: float) -> RefreshState:
+    return replace(
+        refresh,
+        started_at=refresh.started_at - seconds,
+        since=refresh.since - seconds,
+        progress_at=refresh.progress_at - seconds,
     )
 
 

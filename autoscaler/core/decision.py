@@ -89,6 +89,21 @@ class ReasonCode(StrEnum):
     KEPT_IN_SERVICE = "kept_in_service"
     WAITS_FOR_SESSIONS = "waits_for_sessions"
     SESSIONS_CUT = "sessions_cut"
+    REFRESH_ASKED = "refresh_asked"
+    REFRESH_TRIES = "refresh_tries"
+    REFRESH_SOAKS = "refresh_soaks"
+    REFRESH_REPLACES = "refresh_replaces"
+    REFRESH_PAUSES = "refresh_pauses"
+    REFRESH_GOES_BACK = "refresh_goes_back"
+    REFRESH_LACKS_ROOM = "refresh_lacks_room"
+    REFRESH_WAITS_FOR_SERVICE = "refresh_waits_for_service"
+    REFRESH_STARVED = "refresh_starved"
+    REFRESH_SPARES = "refresh_spares"
+    REFRESH_DONE = "refresh_done"
+    REFRESH_CANCELLED = "refresh_cancelled"
+    REFRESH_ROLLED_BACK = "refresh_rolled_back"
+    REFRESH_FAILED = "refresh_failed"
+    LAUNCHES_PINNED = "launches_pinned"
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,12 +179,14 @@ class Decision:
     reasons: tuple[Reason, ...]
 
 
-_ACTED_UPON_BY_NOBODY = frozenset({ReasonCode.PAUSED, ReasonCode.SHADOW})
+ABOUT_REFRESH = frozenset({code for code in ReasonCode if code.startswith("refresh_")} | {ReasonCode.LAUNCHES_PINNED})
+"""What is said of a refresh: it changes what instances stand on, not how many there are."""
+_OF_NO_COUNT = frozenset({ReasonCode.PAUSED, ReasonCode.SHADOW}) | ABOUT_REFRESH
 
 
 def decisive(decision: Decision) -> tuple[Reason, ...]:
     """Tell what made the count: its limits, or what was called for where none applied."""
-    limits = tuple(reason for reason in decision.reasons if reason.code not in _ACTED_UPON_BY_NOBODY)
+    limits = tuple(reason for reason in decision.reasons if reason.code not in _OF_NO_COUNT)
     return limits or tuple(wish.reason for wish in decision.recommendations) or decision.reasons
 
 

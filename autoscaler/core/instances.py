@@ -7,7 +7,7 @@ from autoscaler.core.action import Clone, Collect, Drain, InFlight, Remove, Star
 from autoscaler.core.health import balancer_of, examine
 from autoscaler.core.memory import GroupMemory, InstanceMemory
 from autoscaler.core.observation import Domain, DomainState, HostInventory, HostSample, Observation, Unknown
-from autoscaler.core.policy import Policy
+from autoscaler.core.policy import Image, Policy
 from autoscaler.core.transition import InstanceState, TransitionReason
 
 MAX_FAILED_STARTS = 3
@@ -50,6 +50,14 @@ class Instance:
     def live(self) -> bool:
         """Whether it serves or will serve, as far as its group can count on it."""
         return self.state in LIVE and self.reachable
+
+    @property
+    def image(self) -> Image | None:
+        """The golden image it stands on, or will; None where nobody can tell."""
+        if self.domain is not None and self.domain.ownership is not None:
+            return self.domain.ownership.image
+        action = self.in_flight.intent.action if self.in_flight is not None else None
+        return action.image if isinstance(action, Clone) else None
 
     @property
     def owned(self) -> bool:

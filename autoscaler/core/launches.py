@@ -28,8 +28,10 @@ def image_name(image: Image) -> str:
     return image.name or str(image)
 
 
-def launched_seconds(group: GroupMemory, instances: Sequence[Instance], at: float) -> tuple[float, ...]:
-    """Give how long the launches took that end now; `group.lives` are still those of the tick before.
+def launched_seconds(
+    group: GroupMemory, policy: Policy, instances: Sequence[Instance], at: float
+) -> tuple[tuple[Image, float], ...]:
+    """Give how long the launches took that end now, and of which image; `group.lives` are those of the tick before.
 
     What was adopted or brought back was no launch.
     """
@@ -39,7 +41,7 @@ def launched_seconds(group: GroupMemory, instances: Sequence[Instance], at: floa
         if life is None or life.state not in _COMING or life.reason is TransitionReason.ADOPTED or known is None:
             continue
         if known.ready_at == at and not known.returned:
-            found.append(max(at - instance.created_at, 0.0))
+            found.append((instance.image or policy.image, max(at - instance.created_at, 0.0)))
     return tuple(found)
 
 
@@ -48,11 +50,11 @@ def failed_launch(transition: Transition) -> bool:
     return transition.before in _COMING and transition.reason in _FAILURES
 
 
-def note_launches(launches: dict[str, tuple[float, ...]], image: Image, seconds: Sequence[float]) -> None:
-    """Add launches of an image to the last ones, in place."""
-    if seconds:
+def note_launches(launches: dict[str, tuple[float, ...]], found: Sequence[tuple[Image, float]]) -> None:
+    """Add launches to the last ones of their image, in place."""
+    for image, seconds in found:
         name = image_name(image)
-        launches[name] = (*launches.get(name, ()), *seconds)[-KEPT:]
+        launches[name] = (*launches.get(name, ()), seconds)[-KEPT:]
 
 
 def quantile(values: Sequence[float], share: float) -> float | None:

@@ -8,6 +8,7 @@ from autoscaler.core.decision import Reason, ReasonCode, because
 from autoscaler.core.instances import Instance
 from autoscaler.core.memory import GroupMemory, InstanceMemory
 from autoscaler.core.policy import Policy, RemovalOrder
+from autoscaler.core.replacing import is_refused, leave_now, running, stands_on, to_be_replaced
 from autoscaler.core.transition import InstanceState, TransitionReason
 
 _AT_ONCE = frozenset({TransitionReason.IO_ERROR})
@@ -35,18 +36,33 @@ class _Sides:
     replaced: tuple[Instance, ...]
     """They are to leave when what replaces them is ready: unhealthy, or the one that is too old."""
     reasons: tuple[Reason, ...]
+    refreshed: tuple[Instance, ...] = ()
+    """They are to leave as the group's refresh has it."""
 
 
-def leave(policy: Policy, admitted: int, instances: Sequence[Instance], memory: GroupMemory, at: float) -> Leaving:
-    """Plan what leaves of a group that should have `admitted` instances."""
+def leave(
+    policy: Policy,
+    admitted: int,
+    instances: Sequence[Instance],
+    memory: GroupMemory,
+    *,
+    at: float,
+    fitting: int | None = None,
+) -> Leaving:
+    """Plan what leaves of a group that should have `admitted` instances.
+
+    `fitting` is how many more its host can carry; None where that is no matter of what its instances take of it.
+    """
     known = dict(memory.instances)
     failed = [i for i in instances if i.state is InstanceState.FAILED and i.reachable and i.in_flight is None]
-    sides = _take_sides(policy, admitted, instances, at)
-    lacking, back = _take_back(admitted - len(sides.good), instances, known)
+    sides = _take_sides(policy, admitted, instances, memory, at)
+    lacking, back = _take_back(admitted - len(sides.good), instances, memory)
     for instance in back:
         known[instance.id] = replace(known[instance.id], draining=None, draining_since=None, drained=False)
     taken_back = tuple(because(ReasonCode.TAKEN_BACK, instance=instance.id) for instance in back)
     replaced = _replaced_now(policy, admitted, sides, lacking, (instances, _launches_held(memory, at)))
+    wanted = lacking - len(replaced)
+    refreshed, waits = leave_now(policy, admitted, sides.refreshed, (wanted, fitting), (instances, memory))
     surplus, spared = _surplus(policy, len(sides.good) - admitted, sides.good, memory, at)
     gone = [i for i in failed if not i.protected]
     reasons = tuple(_why_failed(policy, instance) for instance in gone)
@@ -54,12 +70,15 @@ def leave(policy: Policy, admitted: int, instances: Sequence[Instance], memory: 
         *((i, i.detail or "failed", 0.0) for i in gone),
         *((i, _why_replaced(i).value, _grace(policy, i)) for i in replaced if _may_be_replaced(policy, i, known)),
     ]
-    drained = _drain(policy, surplus, [i for i in replaced if i.state is not InstanceState.UNHEALTHY], known, at)
+    chosen = [(i, TransitionReason.SCALE_IN) for i in surplus]
+    chosen += [(i, TransitionReason.MAX_LIFETIME) for i in replaced if i.state is not InstanceState.UNHEALTHY]
+    chosen += [(i, TransitionReason.REFRESHED) for i in refreshed]
+    drained = _drain(policy, chosen, known, at)
     waited = [i for i in instances if i.state is InstanceState.DRAINING and i not in back and not i.protected]
     ended = [i for i in waited if _has_drained(policy, known[i.id], memory.loads.get(i.id), at) and i.in_flight is None]
     leaving += [(i, i.detail or "scale_in", policy.drain.deadline_seconds) for i in ended]
     leaving += [(i, why.value, policy.drain.deadline_seconds) for i, why in drained.at_once]
-    reasons += sides.reasons + taken_back + spared + drained.reasons
+    reasons += sides.reasons + taken_back + spared + waits + drained.reasons
     if leaving and memory.removal_retry_at is not None and at < memory.removal_retry_at:
         held = because(ReasonCode.HELD_BY_REMOVAL_BACKOFF, until=memory.removal_retry_at)
         return Leaving(drained.actions, (held, *sides.reasons), {**known, **drained.instances}, max(0, lacking))
@@ -91,10 +110,19 @@ def _sick(instances: Sequence[Instance]) -> tuple[Instance, ...]:
     return tuple(i for i in instances if i.state is InstanceState.UNHEALTHY and i.reachable)
 
 
-def _take_sides(policy: Policy, admitted: int, instances: Sequence[Instance], at: float) -> _Sides:
+def _take_sides(policy: Policy, admitted: int, instances: Sequence[Instance], memory: GroupMemory, at: float) -> _Sides:
+    sides = _failing_sides(policy, admitted, instances, memory, at)
+    refreshed = to_be_replaced(policy, admitted, sides.good, memory)
+    return replace(sides, good=tuple(i for i in sides.good if i not in refreshed), refreshed=refreshed)
+
+
+def _failing_sides(
+    policy: Policy, admitted: int, instances: Sequence[Instance], memory: GroupMemory, at: float
+) -> _Sides:
     live = tuple(i for i in instances if i.live)
     sick = _sick(instances)
-    if too_many_sick(policy, instances):
+    # What a rollback takes out of service is ill for a known reason.
+    if too_many_sick(policy, [i for i in instances if not is_refused(i, memory)]):
         # So many at once are seldom ill by themselves: they count as present, and nothing is cloned in their place.
         stopped = because(ReasonCode.REPLACEMENT_STOPPED, unhealthy=len(sick), owned=len(live) + len(sick))
         return _Sides((*live, *sick), (), (stopped,))
@@ -103,7 +131,7 @@ def _take_sides(policy: Policy, admitted: int, instances: Sequence[Instance], at
             because(ReasonCode.REPLACES_UNHEALTHY_INSTANCE, instance=i.id, state=i.detail or "unhealthy") for i in sick
         )
         return _Sides(live, sick, reasons)
-    old = _oldest_expired(policy, admitted, instances, at)
+    old = _oldest_expired(policy, admitted, instances, at) if running(memory) is None else None
     if old is None:
         return _Sides(live, (), ())
     lifetime = policy.removal.max_lifetime_seconds or 0.0
@@ -126,18 +154,24 @@ def _oldest_expired(policy: Policy, admitted: int, instances: Sequence[Instance]
     return min(expired, key=lambda i: (i.created_at, i.id), default=None)
 
 
-def _take_back(
-    lacking: int, instances: Sequence[Instance], known: Mapping[str, InstanceMemory]
-) -> tuple[int, list[Instance]]:
+def _take_back(lacking: int, instances: Sequence[Instance], memory: GroupMemory) -> tuple[int, list[Instance]]:
     """Keep what drains while the load has returned, and what an operator protects; give what lacks after it."""
     draining = [i for i in instances if i.state is InstanceState.DRAINING and not _is_going(i)]
     protected = [i for i in draining if i.protected]
     spare = sorted(
-        (i for i in draining if not i.protected and known[i.id].draining is TransitionReason.SCALE_IN),
+        (i for i in draining if not i.protected and _may_stay(i, memory)),
         key=lambda i: (-i.since, i.id),
     )
     back = protected + spare[: max(0, lacking - len(protected))]
     return lacking - len(back), back
+
+
+def _may_stay(instance: Instance, memory: GroupMemory) -> bool:
+    """Whether an instance drains only because it was one too many, or because a refresh wanted it gone."""
+    why, refresh = memory.instances[instance.id].draining, running(memory)
+    if why is TransitionReason.REFRESHED:
+        return refresh is None or stands_on(refresh.target, instance)
+    return why is TransitionReason.SCALE_IN
 
 
 def _is_going(instance: Instance) -> bool:
@@ -220,8 +254,7 @@ class _Drained:
 
 def _drain(
     policy: Policy,
-    surplus: Sequence[Instance],
-    old: Sequence[Instance],
+    chosen: Sequence[tuple[Instance, TransitionReason]],
     known: Mapping[str, InstanceMemory],
     at: float,
 ) -> _Drained:
@@ -230,7 +263,6 @@ def _drain(
     at_once: list[tuple[Instance, TransitionReason]] = []
     actions: list[Action] = []
     marked: dict[str, InstanceMemory] = {}
-    chosen = [(i, TransitionReason.SCALE_IN) for i in surplus] + [(i, TransitionReason.MAX_LIFETIME) for i in old]
     for instance, why in chosen:
         drains = drain.hooks or drain.idle is not None or policy.traffic is not None
         if instance.state is not InstanceState.READY or not drains:

@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from autoscaler.core.observation import DomainCounters
+from autoscaler.core.policy import Image
 from autoscaler.core.transition import InstanceState, TransitionReason
 
 
@@ -91,6 +93,8 @@ class InstanceMemory:
     """Since when nothing new is to be sent to it."""
     unserved_since: float | None = None
     """Since when the load balancer was seen to send it nothing new."""
+    served: bool = True
+    """Its load balancer sends it requests, or it has none."""
     released: bool = False
     """What the load balancer had under way there has ended, or has had its time."""
 
@@ -115,6 +119,91 @@ class Override:
     count: int
     until: float
     by: str
+
+
+class RefreshPhase(StrEnum):
+    """How far a refresh has come."""
+
+    ASKED = "asked"
+    """No tick has looked at the group since."""
+    CANARY = "canary"
+    """The first instances are made of the new image."""
+    SOAK = "soak"
+    """They are ready, and watched."""
+    BATCH = "batch"
+    """A batch is being replaced."""
+    PAUSE = "pause"
+    """A batch was replaced; the next one waits."""
+    DONE = "done"
+    CANCELLED = "cancelled"
+    ROLLED_BACK = "rolled_back"
+    FAILED = "failed"
+    """It stopped where it was, because it came no further."""
+
+
+UNDER_WAY = frozenset(
+    {RefreshPhase.ASKED, RefreshPhase.CANARY, RefreshPhase.SOAK, RefreshPhase.BATCH, RefreshPhase.PAUSE}
+)
+
+
+class Setback(StrEnum):
+    """Why a refresh went back, or stopped."""
+
+    ASKED = "asked"
+    """An operator wants it."""
+    CANARY_NOT_MADE = "canary_not_made"
+    CANARY_NOT_READY = "canary_not_ready"
+    CANARY_FAILED = "canary_failed"
+    """It went off."""
+    CANARY_UNHEALTHY = "canary_unhealthy"
+    LAUNCHES_FAILED = "launches_failed"
+    NO_PROGRESS = "no_progress"
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshState:
+    """A refresh of a group's instances, under way or ended: one at most is remembered."""
+
+    target: Image
+    """What the instances are to stand on."""
+    by: str
+    started_at: float
+    phase: RefreshPhase = RefreshPhase.ASKED
+    since: float = 0.0
+    """When it came into its phase."""
+    previous: Image | None = None
+    """What was in service before; None where nobody can tell, and while a refresh goes back to it."""
+    back: bool = False
+    """It is a rollback: the target is what was in service before."""
+    refused: Image | None = None
+    """The image that nothing is launched from any more, as long as it is the policy's."""
+    why: Setback | None = None
+    """Why it goes back, or failed."""
+    culprit: str | None = None
+    """The instance it was, where it was one."""
+    failed: int = 0
+    """Launches from the target that failed in a row."""
+    held: bool = False
+    """The guests are starved by their host: nothing of it is done."""
+    goal: int = 0
+    """How many instances are to stand on the target at the end of this batch."""
+    batch: int = 0
+    """The number of this batch, from one."""
+    furthest: int | None = None
+    """The most that were ready on the target beyond those that were not on it."""
+    progress_at: float = 0.0
+    """When it last came any further, or could not have."""
+
+    @property
+    def running(self) -> bool:
+        """Whether it is under way."""
+        return self.phase in UNDER_WAY
+
+    @property
+    def unproven(self) -> bool:
+        """Whether nothing but canaries is to be made of the target."""
+        trial = {RefreshPhase.ASKED, RefreshPhase.CANARY, RefreshPhase.SOAK}
+        return not self.back and self.phase in trial
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +239,8 @@ class GroupMemory:
     """When instances were cloned within the last hour, oldest first."""
     deleting: bool = False
     """An operator wants all its instances removed, as it has no policy any more."""
+    refresh: RefreshState | None = None
+    """The refresh that is under way, or the last one."""
 
 
 @dataclass(frozen=True, slots=True)

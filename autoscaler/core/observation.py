@@ -353,6 +353,12 @@ class Change(StrEnum):
     UNPROTECT = "unprotect"
     DETACH = "detach"
     ATTACH = "attach"
+    REFRESH = "refresh"
+    """Replace what does not stand on the policy's golden image."""
+    CANCEL_REFRESH = "cancel_refresh"
+    """Stop a refresh where it is."""
+    ROLL_BACK = "roll_back"
+    """Go back to the image that was in service before the refresh."""
 
 
 @dataclass(frozen=True, slots=True)

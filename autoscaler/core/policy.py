@@ -6,7 +6,7 @@ Durations are in seconds, sizes in bytes, shares as fractions of one (0.6 is 60 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from math import inf
+from math import ceil, inf
 
 from autoscaler.core.metrics import METRICS, PROMETHEUS, Metric, Source
 
@@ -67,6 +67,10 @@ class Image:
         if self.name is None:
             return f"{self.pool}/{self.volume}"
         return self.name if self.version is None else f"{self.name} version {self.version}"
+
+    def same_as(self, other: "Image | None") -> bool:
+        """Whether both are the same volume, whatever it is called."""
+        return other is not None and (self.pool, self.volume) == (other.pool, other.volume)
 
 
 USER_NETWORK = "user"
@@ -420,6 +424,63 @@ class Traffic:
 
 
 @dataclass(frozen=True, slots=True)
+class CountOrShare:
+    """So many instances of a group: a count, or a share of all of them, rounded up."""
+
+    count: int | None = None
+    share: float = 1.0
+
+    def of(self, total: int) -> int:
+        """Give the number of so many, at most all of them."""
+        return min(total, ceil(self.share * total - 1e-9) if self.count is None else self.count)
+
+
+@dataclass(frozen=True, slots=True)
+class Refresh:
+    """How a new version of the golden image replaces a group's instances."""
+
+    canary: int = 1
+    """How many are made of the new image before any other."""
+    canary_soak_seconds: float = 60.0
+    """How long the canaries are watched once they are ready."""
+    batch: CountOrShare = CountOrShare(share=0.25)
+    """How many are replaced before a pause; at least one."""
+    pause_seconds: float = 60.0
+    min_in_service: CountOrShare = CountOrShare(share=1.0)
+    """So many of the group serve at any time, as far as the refresh has a say."""
+    timeout_seconds: float = 3600.0
+    """How long it goes on without coming any further."""
+    rollback: bool = True
+    """Whether it goes back by itself to the image that was in service when the new one proves bad."""
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """Text in which placeholders stand for an instance's values, as its file held it when the policy was read."""
+
+    path: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """A secret that templates name; it is read when an instance is made, and kept nowhere."""
+
+    name: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class CloudInit:
+    """What cloud-init finds in a new instance. Without meta-data it is told its instance id and host name."""
+
+    user_data: Template | None = None
+    meta_data: Template | None = None
+    network_config: Template | None = None
+    secrets: tuple[Secret, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
     """One group: where it runs, what it is made of, and how it scales."""
 
@@ -439,10 +500,13 @@ class Policy:
     launch: Launch = field(default_factory=Launch)
     drain: Drain = field(default_factory=Drain)
     removal: Removal = field(default_factory=Removal)
+    refresh: Refresh = field(default_factory=Refresh)
     priority: int = 50
     """From 0 to 100; where room is scarce the more urgent group takes it, if need be from a less urgent one."""
     starved: Starved = Starved.HOLD
     traffic: Traffic | None = None
+    cloud_init: CloudInit | None = None
+    """None: instances get no seed for cloud-init."""
 
     @property
     def min_in_service(self) -> int:
@@ -517,8 +581,11 @@ class Wanted:
     """Images that no policy needs be made of: like those that one is, they are written to by nobody."""
 
 
-def wanted_by(policies: Iterable[Policy], stored: frozenset[Image] = frozenset()) -> Wanted:
-    """Name what these policies use, beside what images there are."""
+def wanted_by(
+    policies: Iterable[Policy], images: Iterable[Image] = (), stored: frozenset[Image] = frozenset()
+) -> Wanted:
+    """Name what these policies use; `images` are cloned beside the policies' own, `stored` is what else there is."""
     chosen = tuple(policies)
     networks = frozenset(policy.machine.network for policy in chosen) - {USER_NETWORK}
-    return Wanted(frozenset(policy.image for policy in chosen if policy.image.found), networks, stored)
+    used = {*(policy.image for policy in chosen), *images}
+    return Wanted(frozenset(image for image in used if image.found), networks, stored)

@@ -20,6 +20,15 @@ class VolumeRef:
 
 
 @dataclass(frozen=True, slots=True)
+class Identity:
+    """By what an instance's domain is known, which follows from its name and controller alone."""
+
+    uuid: str
+    """The domain's, and the DMI UUID that its guest makes its machine-id of."""
+    mac: str
+
+
+@dataclass(frozen=True, slots=True)
 class GoldenSeen:
     """A golden image as it is now."""
 
@@ -42,6 +51,11 @@ class GuestRun:
 def overlay_name(instance: str) -> str:
     """Name the overlay of an instance."""
     return f"{instance}.qcow2"
+
+
+def seed_name(instance: str) -> str:
+    """Name the volume from which cloud-init learns what the instance is to be."""
+    return f"{instance}.seed.iso"
 
 
 class Sight(Protocol):
@@ -89,7 +103,11 @@ class Hypervisor(Sight, Protocol):
     """
 
     def validate(self, clone: Clone) -> None:
-        """Raise unless pool, golden image (qcow2), network and name allow this clone; changes nothing."""
+        """Raise unless pool, golden image (qcow2), network, name and MAC address allow it; changes nothing."""
+        ...
+
+    def identity(self, instance: str) -> Identity:
+        """Tell by what an instance is known, or will be; asks nobody."""
         ...
 
     def image_digest(self, clone: Clone) -> str:
@@ -100,8 +118,12 @@ class Hypervisor(Sight, Protocol):
         """Make a qcow2 overlay on the golden image, in the image's pool, with the backing format given."""
         ...
 
+    def create_seed(self, volume: VolumeRef, content: bytes) -> None:
+        """Make a volume with this content that nobody but its owner and the instance's QEMU can read."""
+        ...
+
     def define(self, clone: Clone, volume: VolumeRef, ownership: Ownership) -> None:
-        """Define the instance's domain with its ownership element."""
+        """Define the instance's domain with its ownership element, and its seed where the clone has one."""
         ...
 
     def start(self, instance: str) -> None:
@@ -128,8 +150,8 @@ class Hypervisor(Sight, Protocol):
         """Remove the domain's definition and what libvirt keeps beside it; a domain that is gone is no error."""
         ...
 
-    def overlays(self, instance: str) -> tuple[VolumeRef, ...]:
-        """Give the instance's own overlay, if its domain still refers to it; never a disk that was added by hand."""
+    def volumes_of(self, instance: str) -> tuple[VolumeRef, ...]:
+        """Give the instance's own volumes that its domain still refers to; never a disk that was added by hand."""
         ...
 
     def user_of(self, volume: VolumeRef) -> str | None:

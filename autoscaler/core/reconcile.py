@@ -9,7 +9,7 @@ from autoscaler.core.action import Action, Clone, Start
 from autoscaler.core.decision import Reason, ReasonCode, because
 from autoscaler.core.instances import Instance
 from autoscaler.core.memory import GroupMemory
-from autoscaler.core.policy import Policy
+from autoscaler.core.policy import Image, Policy
 from autoscaler.core.transition import InstanceState
 
 HOUR = 3600.0
@@ -66,19 +66,26 @@ def starts(
 
 
 def clones(
-    policy: Policy, wanted: int, instances: Sequence[Instance], memory: GroupMemory, *, at: float, controller: str
+    policy: Policy,
+    images: Sequence[Image],
+    instances: Sequence[Instance],
+    memory: GroupMemory,
+    *,
+    at: float,
+    controller: str,
 ) -> tuple[Plan, int]:
-    """Clone what lacks; also gives how many instance ids were given out after it.
+    """Clone what lacks, one of each of `images`; also gives how many instance ids were given out after it.
 
     Owned instances in any state and clones in flight all count against `max`, so a failed one is removed before it is
     replaced where there is no room for both.
     """
-    if wanted <= 0:
+    wanted = len(images)
+    if not wanted:
         return Plan(), memory.sequence
     returning = sum(instance.state is InstanceState.RETURNING for instance in instances)
     if returning:
         return Plan(reasons=(because(ReasonCode.HELD_BY_RETURN, returning=returning, wanted=wanted),)), memory.sequence
-    count, limits = _clones_allowed(policy, wanted, instances, memory, at)
+    count, limits = _clones_allowed(policy, images, instances, memory, at)
     taken = {instance.id for instance in instances}
     actions: list[Clone] = []
     sequence = memory.sequence
@@ -86,14 +93,16 @@ def clones(
         name = instance_id(controller, policy.group, sequence)
         sequence += 1
         if name not in taken:
-            actions.append(Clone(policy.group, policy.host, name, policy.image, policy.machine))
+            image = images[len(actions)]
+            actions.append(Clone(policy.group, policy.host, name, image, policy.machine, policy.cloud_init))
     return Plan(tuple(actions), limits), sequence
 
 
 def _clones_allowed(
-    policy: Policy, wanted: int, instances: Sequence[Instance], memory: GroupMemory, at: float
+    policy: Policy, images: Sequence[Image], instances: Sequence[Instance], memory: GroupMemory, at: float
 ) -> tuple[int, tuple[Reason, ...]]:
-    held = _held(policy, wanted, memory, at)
+    wanted = len(images)
+    held = _held(policy, images, memory, at)
     if held is not None:
         return 0, (held,)
     owned, most = sum(instance.owned for instance in instances), policy.size.max
@@ -112,10 +121,12 @@ def _clones_allowed(
     return wanted, ()
 
 
-def _held(policy: Policy, wanted: int, memory: GroupMemory, at: float) -> Reason | None:
+def _held(policy: Policy, images: Sequence[Image], memory: GroupMemory, at: float) -> Reason | None:
     """Tell what keeps a group from any launch."""
-    if not policy.image.found:
-        return because(ReasonCode.HELD_BY_UNKNOWN_IMAGE, image=str(policy.image), host=policy.host, wanted=wanted)
+    wanted = len(images)
+    unknown = next((image for image in images if not image.found), None)
+    if unknown is not None:
+        return because(ReasonCode.HELD_BY_UNKNOWN_IMAGE, image=str(unknown), host=policy.host, wanted=wanted)
     if memory.tripped_at is not None:
         return because(ReasonCode.HELD_BY_BREAKER, failures=memory.failures, wanted=wanted, group=policy.group)
     if memory.retry_at is not None and at < memory.retry_at:

@@ -30,6 +30,7 @@ def take_in_traffic(
         known = remembered.get(instance.id)
         if known is not None:
             known = replace(known, address=_address(known.address, instance.domain))
+            known = replace(known, served=_is_served(known.address, policy, view))
             remembered[instance.id] = _note_leaving(known, instance, policy, view, observation.at)
     return replace(group, instances=remembered)
 
@@ -90,6 +91,17 @@ def _waits(
 
 def _sessions(slot: Slot) -> int | str:
     return "unknown" if slot.sessions is None else slot.sessions
+
+
+def _is_served(address: str | None, policy: Policy, view: TrafficView | Unknown | None) -> bool:
+    """Whether an instance gets the requests it is there for, as far as its load balancer tells."""
+    traffic = policy.traffic
+    if traffic is None:
+        return True
+    if not isinstance(view, TrafficView):
+        return view is not None and traffic.when_down is WhenDown.IGNORE
+    slot = None if address is None else slot_of(view, address, traffic.port)
+    return slot is not None and slot.serves
 
 
 def _addressless(known: InstanceMemory | None) -> bool:

@@ -6,9 +6,9 @@ from typing import Literal
 
 from autoscaler.core.capacity import Key, Ledger
 from autoscaler.core.decision import Decision, ReasonCode
-from autoscaler.core.memory import Override
+from autoscaler.core.memory import UNDER_WAY, Override, RefreshPhase, Setback
 from autoscaler.core.observation import Consumer, HostSample, TrafficView
-from autoscaler.core.policy import Mode, Size, TrafficKind
+from autoscaler.core.policy import Image, Mode, Size, TrafficKind
 from autoscaler.core.traffic import Service
 from autoscaler.core.transition import InstanceState, TransitionReason
 
@@ -31,6 +31,8 @@ class InstanceStatus:
     """The IP address it is reached by, where somebody asked for it and it is known."""
     complaint: str | None = None
     """What the last probe found wrong with it; None where it found nothing, or there was none."""
+    image: Image | None = None
+    """The golden image it stands on; None where nobody can tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,41 @@ class TrafficStatus:
     view: TrafficView | None
     """None where it was not looked at yet, or could not be: then `why` says why."""
     why: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshStatus:
+    """A group's refresh that is under way, or its last one."""
+
+    target: Image
+    previous: Image | None
+    """What was in service before; None where nobody can tell, and of a rollback."""
+    phase: RefreshPhase
+    since: float
+    started_at: float
+    by: str
+    back: bool = False
+    refused: Image | None = None
+    """What a rollback takes out of service."""
+    why: Setback | None = None
+    culprit: str | None = None
+    """The instance that made it go back."""
+    batch: int = 0
+    old: int = 0
+    """How many are still to be replaced."""
+    new: int = 0
+    """How many stand on the target."""
+    ready: int = 0
+    """How many of these serve."""
+    spared: int = 0
+    """How many stay on another image because they are protected or detached."""
+    pinned: bool = False
+    """New instances are made of what was in service before, and not of what the policy says."""
+
+    @property
+    def running(self) -> bool:
+        """Whether it is under way."""
+        return self.phase in UNDER_WAY
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +104,10 @@ class GroupStatus:
     """None for a group without a load balancer."""
     port: int | None = None
     """Where its instances serve, by its policy."""
+    image: Image | None = None
+    """The golden image its policy names."""
+    refresh: RefreshStatus | None = None
+    """None where there was none yet."""
 
     @property
     def listed(self) -> bool:

@@ -23,6 +23,7 @@ from autoscaler.core.observation import (
     Unknown,
 )
 from autoscaler.core.policy import Policy
+from autoscaler.core.refresh_status import refresh_status
 from autoscaler.core.serving import wanted
 from autoscaler.core.snapshot import (
     GroupRoom,
@@ -243,6 +244,8 @@ def _managed(policy: Policy, instances: Sequence[Instance], finished: Finished, 
         image_changed=any(reason.code is ReasonCode.IMAGE_CHANGED for reason in decision.reasons),
         traffic=_traffic(policy, instances, finished),
         port=_port(policy),
+        image=policy.image,
+        refresh=refresh_status(policy, instances, group, finished.observation.at),
     )
 
 
@@ -269,6 +272,7 @@ def _instance(instance: Instance, group: GroupMemory, probes: Mapping[str, Probe
         known.protected_until if known is not None and instance.protected else None,
         known.address if known is not None else None,
         probe.detail if (probe := probes.get(instance.id)) is not None and not probe.passed else None,
+        instance.image,
     )
 
 

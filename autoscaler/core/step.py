@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from autoscaler.core.action import Action, InFlight, Intent, IntentState
-from autoscaler.core.admission import Admission, Asking, admit
+from autoscaler.core.admission import MADE_ROOM_FOR, Admission, Asking, admit
 from autoscaler.core.behavior import note_change
 from autoscaler.core.capacity import Ledger
 from autoscaler.core.clock import set_back
@@ -25,8 +25,11 @@ from autoscaler.core.leftovers import collects
 from autoscaler.core.lives import follow, noticed
 from autoscaler.core.memory import GroupMemory, Memory
 from autoscaler.core.observation import Change, Domain, DomainCounters, HostInventory, Observation, Unknown
-from autoscaler.core.policy import Mode, Policy, stand_in
+from autoscaler.core.policy import Image, Mode, Policy, stand_in
 from autoscaler.core.reconcile import clones, starts, turns
+from autoscaler.core.refresh import hold_refresh, take_in_refresh
+from autoscaler.core.refresh_status import refresh_reasons
+from autoscaler.core.replacing import launch_image, launch_images
 from autoscaler.core.serving import take_in_traffic, traffic_reasons
 from autoscaler.core.signals import is_complete
 from autoscaler.core.taking_in import (
@@ -77,7 +80,7 @@ def step(policies: Sequence[Policy], observation: Observation, memory: Memory) -
         actions.extend(planned)
         groups[each.policy.group], begun = _follow(each, group, planned, observation)
         transitions += (*each.transitions, *begun)
-        note_launches(launches, each.policy.image, each.launched_seconds)
+        note_launches(launches, each.launched_seconds)
     for each in _unmanaged(owned, policies, observation, memory):
         planned = delete(each.policy, each.instances, each.group, observation.at) if each.group.deleting else ()
         actions.extend(planned)
@@ -170,8 +173,8 @@ class _Seen:
     reasons: tuple[Reason, ...] = ()
     """What could not be done of what was asked, and what somebody did to instances."""
     transitions: tuple[Transition, ...] = ()
-    launched_seconds: tuple[float, ...] = ()
-    """How long those took that became ready now, from clone to ready."""
+    launched_seconds: tuple[tuple[Image, float], ...] = ()
+    """How long those took that became ready now, from clone to ready, each with its image."""
     decision: Decision | None = None
     """What was decided for it, once it was."""
     before: GroupMemory = field(default_factory=GroupMemory)
@@ -182,9 +185,11 @@ class _Seen:
     def asking(self, at: float) -> Asking:
         """Say what it asks of the hosts."""
         assert self.decision is not None
-        acts = self.acts(at) and self.group.tripped_at is None and self.policy.image.found
-        lacking = leave(self.policy, self.decision.desired, self.instances, self.group, at).lacking
-        return Asking(self.policy, self.decision, self.instances, acts, lacking, self.group.samples)
+        lacking = leave(self.policy, self.decision.desired, self.instances, self.group, at=at).lacking
+        # What is cloned now takes the room, whatever image the policy names.
+        policy = replace(self.policy, image=launch_image(self.policy, self.group))
+        acts = self.acts(at) and self.group.tripped_at is None and policy.image.found
+        return Asking(policy, self.decision, self.instances, acts, lacking, self.group.samples)
 
     def acts(self, at: float) -> bool:
         """Whether it may start instances now."""
@@ -196,19 +201,21 @@ def _look(policy: Policy, observation: Observation, memory: Memory, domains: tup
     at = observation.at
     policy = with_warm_up(policy, memory.launches)
     group = memory.groups.get(policy.group, GroupMemory())
-    group, refused = take_in_requests(group, policy, observation.requests)
+    group, refused = take_in_requests(group, policy, observation.requests, at)
     group = take_in_outcomes(group, policy, observation)
     unread = unread_hosts(observation, policy, group.instances)
     if unread:
-        return _Seen(policy, group, unread=unread, reasons=refused)
+        return _Seen(policy, hold_refresh(group, at), unread=unread, reasons=refused)
     group = take_in_instances(group, remember(group, policy, domains, observation), at)
     instances = classify(policy.group, domains, observation.in_flight, group, observation)
     group = take_in_traffic(group, policy, instances, observation)
-    launched = launched_seconds(group, instances, at)
+    group = take_in_refresh(group, policy, instances, observation)
+    launched = launched_seconds(group, policy, instances, at)
     lives, transitions = follow(policy.group, group, instances, observation)
     group = replace(group, lives=lives)
     reasons = refused + noticed(instances, transitions) + traffic_reasons(policy, instances, group, observation)
     reasons += golden_reasons(policy, instances, observation)
+    reasons += refresh_reasons(policy, instances, group, at)
     return _Seen(policy, group, domains, instances, (), reasons, transitions, launched)
 
 
@@ -257,14 +264,14 @@ def _plan(
     if group.paused or policy.mode is Mode.SHADOW:
         code = ReasonCode.PAUSED if group.paused else ReasonCode.SHADOW
         return replace(decision, reasons=(*decision.reasons, because(code))), (), group
-    left = leave(policy, decision.admitted, instances, group, at)
+    fitting = seen.clones if any(reason.code in MADE_ROOM_FOR for reason in decision.reasons) else None
+    left = leave(policy, decision.admitted, instances, group, at=at, fitting=fitting)
     group = take_in_failed_launches(replace(group, instances=left.instances), policy, instances, left.actions, at)
     group = take_in_clones(group, (), at)
     going = {action.instance for action in left.actions}
     started = starts(policy, [i for i in instances if i.id not in going], chosen, group, at)
-    cloned, sequence = clones(
-        policy, min(left.lacking, seen.clones), instances, group, at=at, controller=memory.controller
-    )
+    images = launch_images(policy, decision.admitted, left.lacking, (instances, group))[: seen.clones]
+    cloned, sequence = clones(policy, images, instances, group, at=at, controller=memory.controller)
     cloned = keep_off(cloned, observation, memory.controller)
     reasons = decision.reasons + left.reasons + started.reasons + cloned.reasons
     actions = (*left.actions, *started.actions, *cloned.actions)

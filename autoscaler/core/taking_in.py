@@ -11,6 +11,7 @@ from autoscaler.core.memory import GroupMemory, InstanceMemory, Override
 from autoscaler.core.observation import Change, Observation, Request
 from autoscaler.core.policy import Policy
 from autoscaler.core.reconcile import HOUR
+from autoscaler.core.refresh import ask
 from autoscaler.core.transition import InstanceState
 
 _FIRST_BACKOFF_SECONDS = 10.0
@@ -19,7 +20,7 @@ _REMOVAL_BACKOFF_SECONDS = 30.0
 
 
 def take_in_requests(
-    group: GroupMemory, policy: Policy, requests: Sequence[Request]
+    group: GroupMemory, policy: Policy, requests: Sequence[Request], at: float
 ) -> tuple[GroupMemory, tuple[Reason, ...]]:
     """Do what operators asked for, and say what could not be done."""
     reasons: tuple[Reason, ...] = ()
@@ -27,14 +28,14 @@ def take_in_requests(
         if request.group != policy.group:
             continue
         if request.instance is None:
-            group = _of_group(group, request)
+            group = _of_group(group, policy, request, at)
         else:
             group, refused = _of_instance(group, policy, request, request.instance)
             reasons += refused
     return group, reasons
 
 
-def _of_group(group: GroupMemory, request: Request) -> GroupMemory:
+def _of_group(group: GroupMemory, policy: Policy, request: Request, at: float) -> GroupMemory:
     match request.change:
         case Change.SCALE:
             assert request.count is not None
@@ -51,6 +52,8 @@ def _of_group(group: GroupMemory, request: Request) -> GroupMemory:
             group = replace(group, failures=0, retry_at=None, tripped_at=None)
         case Change.DELETE:
             group = replace(group, deleting=True)
+        case Change.REFRESH | Change.CANCEL_REFRESH | Change.ROLL_BACK if policy.hosts:
+            group = ask(group, policy, request, at)
     return group
 
 

@@ -47,6 +47,8 @@ class TransitionReason(StrEnum):
     RECOVERED = "recovered"
     REPLACED = "replaced"
     MAX_LIFETIME = "max_lifetime"
+    REFRESHED = "refreshed"
+    """Another golden image takes the place of the one it stands on."""
     HOST_REBOOTED = "host_rebooted"
     SAVED = "saved"
     BROUGHT_BACK = "brought_back"

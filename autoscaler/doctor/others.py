@@ -1,15 +1,17 @@
-"""Others that the daemon speaks to over a network: Prometheus, load balancers, those it tells of transitions."""
+"""Others that the daemon speaks to over a network, and the secrets that it has for them and for instances."""
 
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
-from autoscaler.config import Config, read_secret
+from autoscaler.config import Config
 from autoscaler.core.errors import PolicyError
 from autoscaler.core.finding import Finding, error, ok
 from autoscaler.core.policy import Policy, Traffic, TrafficKind
 from autoscaler.daemon import prometheus_of
 from autoscaler.external.haproxy import BalancerError, HAProxy, slots_lacking
 from autoscaler.external.prometheus import Prometheus, QueryError
+from autoscaler.secret_file import read_secret
 
 _ALWAYS_ONE = "vector(1)"
 
@@ -21,15 +23,21 @@ def check_others(config: Config, policies: Sequence[Policy]) -> Iterator[Finding
         yield _check_prometheus(prometheus)
     for hook in config.webhooks:
         if hook.secret_file is not None:
-            try:
-                read_secret(hook.secret_file)
-            except PolicyError as problem:
-                yield error("webhook", str(problem), "Mend that file, or name another as secret_file in webhooks")
-            else:
-                yield ok("webhook", f"the secret in {hook.secret_file} can be read")
+            yield _check_secret("webhook", hook.secret_file, "secret_file in webhooks")
     for policy in policies:
         if policy.traffic is not None and policy.traffic.kind is TrafficKind.HAPROXY:
             yield _check_haproxy(policy.group, policy.traffic, policy.size.max)
+        for secret in policy.cloud_init.secrets if policy.cloud_init is not None else ():
+            key = f"cloud_init.secrets.{secret.name} of group {policy.group}"
+            yield _check_secret("cloud-init", Path(secret.path), key)
+
+
+def _check_secret(code: str, path: Path, key: str) -> Finding:
+    try:
+        read_secret(path)
+    except PolicyError as problem:
+        return error(code, str(problem), f"Mend that file, or name another as {key}")
+    return ok(code, f"the secret in {path} can be read")
 
 
 def _check_prometheus(prometheus: Prometheus) -> Finding:

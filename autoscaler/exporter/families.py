@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from autoscaler.core.admission import REFUSALS
 from autoscaler.core.decision import Decision, Input, ReasonCode, decisive
 from autoscaler.core.errors import HypervisorErrorKind
+from autoscaler.core.memory import RefreshPhase
 from autoscaler.core.observation import HostSample
 from autoscaler.core.policy import Mode
 from autoscaler.core.snapshot import Durations, GroupStatus, GroupTotals, HostStatus, Snapshot
@@ -74,6 +75,13 @@ def _instances_by_state(snapshot: Snapshot) -> Iterator[Sample]:
         counts = Counter(instance.state for instance in status.instances)
         for state in _STATES if status.listed else ():
             yield (status.group, state.value), counts[state]
+
+
+def _outdated(status: GroupStatus) -> float | None:
+    if status.image is None:
+        return None
+    gone = {InstanceState.STOPPING, InstanceState.DETACHED}
+    return sum(not status.image.same_as(i.image) for i in status.instances if i.state not in gone)
 
 
 def _instance_loads(snapshot: Snapshot) -> Iterator[Sample]:
@@ -200,7 +208,31 @@ FAMILIES: tuple[Family, ...] = (
         "autoscaler_image_changed", "gauge", ("group",),
         "1 while a golden image of the group is not what it was: instances stand on what changed, or would.",
         _group(lambda status: status.image_changed),
-        unit="1",
+        unit="0 or 1",
+    ),
+    Family(
+        "autoscaler_group_refresh_running", "gauge", ("group",),
+        "1 while the group's instances are being replaced by another golden image, or brought back from one.",
+        _group(lambda status: status.refresh is not None and status.refresh.running),
+        unit="0 or 1",
+    ),
+    Family(
+        "autoscaler_group_refresh_failed", "gauge", ("group",),
+        "1 when the group's last refresh has stopped in the middle, because it came no further.",
+        _group(lambda status: status.refresh is not None and status.refresh.phase is RefreshPhase.FAILED),
+        unit="0 or 1",
+    ),
+    Family(
+        "autoscaler_group_launches_pinned", "gauge", ("group",),
+        "1 while new instances are made of an earlier golden image, because the policy's was rolled back.",
+        _group(lambda status: status.refresh is not None and status.refresh.pinned),
+        unit="0 or 1",
+    ),
+    Family(
+        "autoscaler_group_instances_outdated", "gauge", ("group",),
+        "Instances that do not stand on the golden image that the policy names.",
+        _group(_outdated),
+        unit="instances",
     ),
     Family(
         "autoscaler_group_instances", "gauge", ("group", "state"),

@@ -28,10 +28,11 @@ class Platform:
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """Where, on the host, an instance's disk is and its console is logged."""
+    """Where, on the host, an instance's disk is, its console is logged, and cloud-init's seed is."""
 
     disk: str
     console_log: str | None
+    seed: str | None = None
 
 
 def domain_uuid(controller: str, instance: str) -> str:
@@ -72,6 +73,8 @@ def domain_xml(clone: Clone, identity: str, ownership: Ownership | None, platfor
     devices = ET.SubElement(root, "devices")
     _text(devices, "emulator", platform.emulator)
     _disk(devices, files.disk)
+    if files.seed is not None:
+        _seed(devices, files.seed)
     _interface(devices, machine.network, mac_address(identity))
     _console(devices, files.console_log)
     _agent_channel(devices)
@@ -91,7 +94,7 @@ def ownership_element(ownership: Ownership) -> ET.Element:
             "controller": ownership.controller,
             "group": ownership.group,
             "instance": ownership.instance,
-            **({} if image is None else {"image-pool": image.pool, "image-volume": image.volume}),
+            **({} if image is None else _image_attributes(image)),
             "image-digest": ownership.image_digest,
             "created-at": repr(ownership.created_at),
         },
@@ -115,9 +118,18 @@ def parse_ownership(text: str) -> Ownership | None:
     return ownership if math.isfinite(ownership.created_at) else None
 
 
+def _image_attributes(image: Image) -> dict[str, str]:
+    called = {"image-name": image.name, "image-version": image.version}
+    own = {"image-pool": image.pool, "image-volume": image.volume}
+    return own | {name: str(value) for name, value in called.items() if value is not None}
+
+
 def _image(element: ET.Element) -> Image | None:
-    pool, volume = element.get("image-pool"), element.get("image-volume")
-    return None if pool is None or volume is None else Image(pool, volume)
+    """Read the image that an instance stands on. Raises ValueError where we did not write it like this."""
+    pool, volume, version = (element.get(f"image-{name}") for name in ("pool", "volume", "version"))
+    if pool is None or volume is None:
+        return None
+    return Image(pool, volume, element.get("image-name"), None if version is None else int(version))
 
 
 def agent_connected(live_xml: str) -> bool | None:
@@ -142,6 +154,15 @@ def _disk(devices: ET.Element, path: str) -> None:
     ET.SubElement(disk, "driver", name="qemu", type="qcow2", discard="unmap")
     ET.SubElement(disk, "source", file=path)
     ET.SubElement(disk, "target", dev="vda", bus="virtio")
+
+
+def _seed(devices: ET.Element, path: str) -> None:
+    """Add what cloud-init finds by its label; a disk, as not every machine has a controller for CD-ROM drives."""
+    disk = ET.SubElement(devices, "disk", type="file", device="disk")
+    ET.SubElement(disk, "driver", name="qemu", type="raw")
+    ET.SubElement(disk, "source", file=path)
+    ET.SubElement(disk, "target", dev="vdb", bus="virtio")
+    ET.SubElement(disk, "readonly")
 
 
 def _interface(devices: ET.Element, network: str, mac: str) -> None:

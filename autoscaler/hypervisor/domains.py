@@ -6,7 +6,8 @@ import libvirt
 import libvirt_qemu
 
 from autoscaler.core.errors import HypervisorError, HypervisorErrorKind
-from autoscaler.hypervisor.domain_xml import agent_connected, domain_uuid
+from autoscaler.hypervisor.descriptions import descriptions
+from autoscaler.hypervisor.domain_xml import agent_connected, domain_uuid, mac_address
 from autoscaler.hypervisor.errors import is_code, kind_of
 from autoscaler.hypervisor.inventory import ownership_of
 
@@ -46,6 +47,18 @@ def refuse_taken_name(connection: libvirt.virConnect, host: str, controller: str
     raise HypervisorError(
         HypervisorErrorKind.EXISTS, f"domain {taken.name()} ({taken.UUIDString()}) on host {host} {whose}"
     )
+
+
+def refuse_taken_mac(connection: libvirt.virConnect, host: str, controller: str, instance: str) -> None:
+    """Raise EXISTS when a domain of the host has the MAC address that follows from the instance's UUID."""
+    mac = mac_address(domain_uuid(controller, instance))
+    for name, root in descriptions(connection):
+        if any(each.get("address", "").lower() == mac for each in root.iterfind("./devices/interface/mac")):
+            raise HypervisorError(
+                HypervisorErrorKind.EXISTS,
+                f"MAC address {mac}, which {instance} would have, is taken by domain {name} on host {host}. "
+                "Nothing needs to be done: the next instance has another",
+            )
 
 
 def start(domain: libvirt.virDomain) -> None:

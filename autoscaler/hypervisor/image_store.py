@@ -102,7 +102,7 @@ class ImageStore:
             done = 0
             while part := file.read(_CHUNK_BYTES):
                 self._refuse_stopped(stream)
-                _send(stream, part)
+                volumes.send(stream, part)
                 done += len(part)
                 tell(done / size_bytes)
             stream.finish()
@@ -160,11 +160,6 @@ class ImageStore:
 
     def _write(self, what: str, function: Callable[[libvirt.virConnect], T]) -> T:
         return self._connections.call(what, function, _WRITE_SECONDS)
-
-
-def _send(stream: libvirt.virStream, part: bytes) -> None:
-    while part:
-        part = part[stream.send(part) :]
 
 
 def _is_qcow2(connection: libvirt.virConnect, image: Image) -> bool:

@@ -20,7 +20,7 @@ from autoscaler.core.observation import (
     PoolSpace,
 )
 from autoscaler.core.policy import Image, Wanted
-from autoscaler.core.ports import GoldenSeen, GuestRun, VolumeRef
+from autoscaler.core.ports import GoldenSeen, GuestRun, Identity, VolumeRef
 from autoscaler.hypervisor import counters, domains, guest_exec, volumes
 from autoscaler.hypervisor.accelerator import AcceleratorChoice
 from autoscaler.hypervisor.agent import AgentProber
@@ -28,7 +28,7 @@ from autoscaler.hypervisor.backing import overlays_on
 from autoscaler.hypervisor.calls import Calls
 from autoscaler.hypervisor.capacity import CapacityReader
 from autoscaler.hypervisor.connection import Connections, is_local
-from autoscaler.hypervisor.domain_xml import domain_uuid, domain_xml
+from autoscaler.hypervisor.domain_xml import domain_uuid, domain_xml, mac_address
 from autoscaler.hypervisor.events import watch_lifecycle
 from autoscaler.hypervisor.inventory import list_domains
 from autoscaler.hypervisor.networks import check_network
@@ -187,7 +187,7 @@ class LibvirtHypervisor:
         )
 
     def validate(self, clone: Clone) -> None:
-        """Raise unless pool, golden image (qcow2), network, accelerator and name allow this clone.
+        """Raise unless pool, golden image (qcow2), network, accelerator, name and MAC address allow this clone.
 
         Changes nothing, but that the first clone with `accelerator: auto` tries KVM with a guest that is thrown away.
         """
@@ -196,9 +196,15 @@ class LibvirtHypervisor:
             volumes.check_golden(connection, clone.image, self._host)
             check_network(connection, clone.machine.network, self._host)
             domains.refuse_taken_name(connection, self._host, self._controller, clone.instance)
+            domains.refuse_taken_mac(connection, self._host, self._controller, clone.instance)
 
         self._read(f"check what {clone.instance} needs", check)
         self._accelerator.platform(clone)
+
+    def identity(self, instance: str) -> Identity:
+        """Tell by what an instance is known, or will be; asks nobody."""
+        uuid = domain_uuid(self._controller, instance)
+        return Identity(uuid, mac_address(uuid))
 
     def image_digest(self, clone: Clone) -> str:
         """Identify the golden image as it is now, by its volume's key, sizes and time of change, not its content."""
@@ -213,6 +219,13 @@ class LibvirtHypervisor:
             lambda it: volumes.create_overlay(it, clone.image, volume),
         )
 
+    def create_seed(self, volume: VolumeRef, content: bytes) -> None:
+        """Make a volume with this content that nobody but its owner and the instance's QEMU can read."""
+        self._write(
+            f"make volume {volume.name} in pool {volume.pool}",
+            lambda it: volumes.create_seed(it, volume, content),
+        )
+
     def define(self, clone: Clone, volume: VolumeRef, ownership: Ownership) -> None:
         """Define the instance's domain with its ownership element; raises EXISTS when name or UUID are taken."""
         platform = self._accelerator.platform(clone)
@@ -220,7 +233,8 @@ class LibvirtHypervisor:
         def define(connection: libvirt.virConnect) -> None:
             domains.refuse_taken_name(connection, self._host, self._controller, clone.instance)
             identity = domain_uuid(self._controller, clone.instance)
-            xml = domain_xml(clone, identity, ownership, platform, volumes.files(connection, volume))
+            files = volumes.files(connection, volume, seeded=clone.cloud_init is not None)
+            xml = domain_xml(clone, identity, ownership, platform, files)
             connection.defineXMLFlags(xml, libvirt.VIR_DOMAIN_DEFINE_VALIDATE)
 
         self._write(f"define domain {clone.instance}", define)
@@ -264,14 +278,14 @@ class LibvirtHypervisor:
         """Remove the domain's definition and what libvirt keeps beside it; a domain that is gone is no error."""
         self._to_ours(instance, f"undefine domain {instance}", domains.undefine)
 
-    def overlays(self, instance: str) -> tuple[VolumeRef, ...]:
-        """Give the instance's own overlay, if its domain still refers to it; never a disk that was added by hand."""
+    def volumes_of(self, instance: str) -> tuple[VolumeRef, ...]:
+        """Give the instance's own volumes that its domain still refers to; never a disk that was added by hand."""
 
-        def volumes_of(connection: libvirt.virConnect) -> tuple[VolumeRef, ...]:
+        def look(connection: libvirt.virConnect) -> tuple[VolumeRef, ...]:
             domain = domains.find(connection, self._controller, instance)
             return () if domain is None else volumes.of_domain(connection, domain, self._host, instance)
 
-        return self._read(f"look at the disks of domain {instance}", volumes_of)
+        return self._read(f"look at the disks of domain {instance}", look)
 
     def user_of(self, volume: VolumeRef) -> str | None:
         """Name a domain, ours or not, that refers to the volume as a disk or under one; None where there is none."""
@@ -282,7 +296,7 @@ class LibvirtHypervisor:
         return self._read(f"tell what stands on volume {volume.name}", lambda it: overlays_on(it, volume))
 
     def delete_volume(self, volume: VolumeRef) -> None:
-        """Delete the overlay and the console's log; what is gone is no error."""
+        """Delete the volume, and with an overlay the console's log; what is gone is no error."""
         self._write(f"delete volume {volume.name} in pool {volume.pool}", lambda it: volumes.delete(it, volume))
 
     def _to_ours(self, instance: str, what: str, act: Callable[[libvirt.virDomain], None]) -> None:

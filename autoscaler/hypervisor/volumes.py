@@ -1,4 +1,4 @@
-"""Golden images, overlays on them, and the file an instance's console is logged to: all volumes of one pool.
+"""Golden images, overlays on them, seeds, and the file an instance's console is logged to: all volumes of one pool.
 
 The console's log is a volume too, so that it can be deleted through libvirt, also from another machine or as an
 ordinary user, and nothing of an instance stays behind.
@@ -15,8 +15,9 @@ import structlog
 from autoscaler.core.errors import HypervisorError, HypervisorErrorKind
 from autoscaler.core.observation import PoolSpace
 from autoscaler.core.policy import Image
-from autoscaler.core.ports import VolumeRef, overlay_name
+from autoscaler.core.ports import VolumeRef, overlay_name, seed_name
 from autoscaler.hypervisor import qcow2
+from autoscaler.hypervisor.descriptions import descriptions
 from autoscaler.hypervisor.domain_xml import Files, to_text
 from autoscaler.hypervisor.errors import is_code
 
@@ -127,7 +128,7 @@ def create_overlay(connection: libvirt.virConnect, image: Image, ref: VolumeRef)
     clone_image(connection, image, ref.name, ref.host)
     pool = active_pool(connection, ref.pool, ref.host)
     try:
-        pool.createXML(_raw_xml(_console_name(ref)))
+        pool.createXML(_raw_xml(_console_name(ref), 0))
     except libvirt.libvirtError:
         # Both or none: a log that is in the way already is not ours, and so the overlay would be told to be.
         delete_named(pool, ref.name)
@@ -141,17 +142,33 @@ def clone_image(connection: libvirt.virConnect, image: Image, name: str, host: s
     return pool.createXML(overlay_xml(name, golden.info()[1], golden.path())).path()
 
 
-def files(connection: libvirt.virConnect, ref: VolumeRef) -> Files:
-    """Give the paths, on the host, of what `create_overlay` made."""
+def create_seed(connection: libvirt.virConnect, ref: VolumeRef, content: bytes) -> None:
+    """Make the volume and send its content there; one that did not arrive whole is left to be deleted."""
+    volume = active_pool(connection, ref.pool, ref.host).createXML(_raw_xml(ref.name, len(content)))
+    stream = connection.newStream()
+    volume.upload(stream, 0, len(content))
+    send(stream, content)
+    stream.finish()
+
+
+def send(stream: libvirt.virStream, content: bytes) -> None:
+    """Send all of it, however little the stream takes at once."""
+    while content:
+        content = content[stream.send(content) :]
+
+
+def files(connection: libvirt.virConnect, ref: VolumeRef, *, seeded: bool) -> Files:
+    """Give the paths, on the host, of what `create_overlay`, and `create_seed` where there is one, made."""
     pool = active_pool(connection, ref.pool, ref.host)
     disk = pool.storageVolLookupByName(ref.name)
-    return Files(disk.path(), pool.storageVolLookupByName(_console_name(ref)).path())
+    seed = pool.storageVolLookupByName(seed_name(ref.instance)).path() if seeded else None
+    return Files(disk.path(), pool.storageVolLookupByName(_console_name(ref)).path(), seed)
 
 
 def of_domain(
     connection: libvirt.virConnect, domain: libvirt.virDomain, host: str, instance: str
 ) -> tuple[VolumeRef, ...]:
-    """Find the volumes among the domain's disks that bear the name of the instance's overlay."""
+    """Find the volumes among the domain's disks that bear the name of the instance's overlay, or of its seed."""
     description = ET.fromstring(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))  # noqa: S314 - libvirt's own output
     found = []
     for source in description.iterfind("./devices/disk/source[@file]"):
@@ -162,7 +179,7 @@ def of_domain(
             if not is_code(error, libvirt.VIR_ERR_NO_STORAGE_VOL):
                 raise
             continue
-        if volume.name() == overlay_name(instance):
+        if volume.name() in {overlay_name(instance), seed_name(instance)}:
             found.append(VolumeRef(host, pool.name(), volume.name(), instance))
     return tuple(found)
 
@@ -175,21 +192,11 @@ def user_of(connection: libvirt.virConnect, ref: VolumeRef) -> str | None:
         if not is_code(error, libvirt.VIR_ERR_NO_STORAGE_POOL, libvirt.VIR_ERR_NO_STORAGE_VOL):
             raise
         return None
-    for domain in connection.listAllDomains():
-        try:
-            texts = (domain.XMLDesc(), domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))
-        except libvirt.libvirtError as error:
-            if not is_code(error, libvirt.VIR_ERR_NO_DOMAIN):
-                raise
-            continue
-        if any(_refers_to(text, path, ref) for text in texts):
-            return domain.name()
-    return None
+    return next((name for name, root in descriptions(connection) if _refers_to(root, path, ref)), None)
 
 
-def _refers_to(domain_xml: str, path: str, ref: VolumeRef) -> bool:
-    disks = ET.fromstring(domain_xml).iterfind("./devices/disk")  # noqa: S314 - libvirt's own output
-    sources = [source for disk in disks for source in disk.iter("source")]
+def _refers_to(domain: ET.Element, path: str, ref: VolumeRef) -> bool:
+    sources = [source for disk in domain.iterfind("./devices/disk") for source in disk.iter("source")]
     return any(
         source.get("file") == path or (source.get("pool"), source.get("volume")) == (ref.pool, ref.name)
         for source in sources
@@ -197,7 +204,7 @@ def _refers_to(domain_xml: str, path: str, ref: VolumeRef) -> bool:
 
 
 def delete(connection: libvirt.virConnect, ref: VolumeRef) -> None:
-    """Delete the overlay and the console's log; what is gone already, with its pool even, is no error."""
+    """Delete a volume, and with an overlay the console's log; what is gone, with its pool even, is no error."""
     try:
         pool = connection.storagePoolLookupByName(ref.pool)
     except libvirt.libvirtError as error:
@@ -205,8 +212,9 @@ def delete(connection: libvirt.virConnect, ref: VolumeRef) -> None:
             raise
         return
     delete_named(pool, ref.name)
-    delete_named(pool, _console_name(ref))
-    _delete_rotated(pool, f"{_console_name(ref)}.")
+    if ref.name == overlay_name(ref.instance):
+        delete_named(pool, _console_name(ref))
+        _delete_rotated(pool, f"{_console_name(ref)}.")
 
 
 def delete_named(pool: libvirt.virStoragePool, name: str) -> None:
@@ -296,12 +304,14 @@ def overlay_xml(name: str, capacity_bytes: int, backing_path: str) -> str:
     return to_text(volume)
 
 
-def _raw_xml(name: str) -> str:
-    """Build the volume XML of an empty file."""
+def _raw_xml(name: str, capacity_bytes: int) -> str:
+    """Build the volume XML of a plain file that is its owner's alone; QEMU is made the owner while it runs."""
     volume = ET.Element("volume")
     ET.SubElement(volume, "name").text = name
-    ET.SubElement(volume, "capacity", unit="bytes").text = "0"
-    ET.SubElement(ET.SubElement(volume, "target"), "format", type="raw")
+    ET.SubElement(volume, "capacity", unit="bytes").text = str(capacity_bytes)
+    target = ET.SubElement(volume, "target")
+    ET.SubElement(target, "format", type="raw")
+    ET.SubElement(ET.SubElement(target, "permissions"), "mode").text = "0600"
     return to_text(volume)
 
 

@@ -1,1 +1,1 @@
-"""Golden images: what has to be right with one before clones are made of it."""
+"""Golden images: what has to be right with one before clones are made of it, and what makes each clone its own."""

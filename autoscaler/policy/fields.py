@@ -1,13 +1,15 @@
 """The kinds of fields that the sections of a policy file are made of."""
 
+from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, WithJsonSchema
 
 from autoscaler.policy.values import (
     GROUP_PATTERN,
     WrongValueError,
     between,
+    found,
     read_duration,
     read_flag,
     read_group,
@@ -22,12 +24,29 @@ from autoscaler.policy.values import (
 
 HOUR = 3600.0
 DAY = 24 * HOUR
+FOLDER = "folder"
+"""The key of the validation context under which the folder of relative paths is given."""
+
+
+def read_path(value: object, info: ValidationInfo) -> Path:
+    """Read a path; a relative one is taken from the folder in the context."""
+    if not isinstance(value, str):
+        raise WrongValueError(f"must be a path, not {found(value)}")
+    if not value or not value.isprintable():
+        raise WrongValueError(f"{found(value)} is no path")
+    if value.startswith("~"):
+        raise WrongValueError(f"{found(value)} would not be expanded; write the folder out")
+    assert info.context is not None
+    folder: Path = info.context[FOLDER]
+    return folder / value
+
 
 Group = Annotated[str, BeforeValidator(read_group), WithJsonSchema({"type": "string", "pattern": GROUP_PATTERN})]
 Name = Annotated[str, BeforeValidator(read_name)]
 Text = Annotated[str, BeforeValidator(read_text)]
 Flag = Annotated[bool, BeforeValidator(read_flag)]
 Whole = Annotated[int, BeforeValidator(read_whole)]
+FilePath = Annotated[Path, BeforeValidator(read_path)]
 DURATION_SCHEMA = {
     "anyOf": [
         {"type": "string", "pattern": "^([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?$", "minLength": 2},

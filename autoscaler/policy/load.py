@@ -8,6 +8,7 @@ import yaml
 
 from autoscaler.core.errors import PolicyError, Problem
 from autoscaler.core.policy import Policy
+from autoscaler.policy.fields import FOLDER
 from autoscaler.policy.model import KNOWN_HOSTS, PolicyFile, to_core, to_data
 from autoscaler.policy.scaling import UnknownKindSection
 from autoscaler.policy.validate import validate
@@ -78,7 +79,8 @@ def _is_policy(path: Path) -> bool:
 
 
 def _policy(document: Document, known_hosts: frozenset[str] | None) -> Policy:
-    return to_core(validate(document, PolicyFile, {KNOWN_HOSTS: known_hosts}))
+    folder = Path(document.file).parent.absolute()
+    return to_core(validate(document, PolicyFile, {KNOWN_HOSTS: known_hosts, FOLDER: folder}))
 
 
 def _repeated(document: Document, groups: dict[object, str]) -> list[Problem]:

@@ -33,6 +33,7 @@ from autoscaler.core.policy import (
 )
 from autoscaler.core.words import nearest
 from autoscaler.policy import scaling
+from autoscaler.policy.cloud_init import CloudInitSection, cloud_init_data, cloud_init_to_core
 from autoscaler.policy.fields import (
     DAY,
     HOUR,
@@ -70,6 +71,7 @@ from autoscaler.policy.life import (
     removal_data,
     removal_to_core,
 )
+from autoscaler.policy.refresh import RefreshSection, refresh_data, refresh_to_core
 from autoscaler.policy.scaling import SignalSection, StrategySection
 from autoscaler.policy.traffic import TrafficSection, fits_size, traffic_data, traffic_to_core
 from autoscaler.policy.validate import Section
@@ -221,9 +223,11 @@ class PolicyFile(Section):
     launch: LaunchSection = Field(default_factory=LaunchSection)
     drain: DrainSection = Field(default_factory=DrainSection)
     removal: RemovalSection = Field(default_factory=RemovalSection)
+    refresh: RefreshSection = Field(default_factory=RefreshSection)
     priority: Annotated[Whole, counted(0, 100)] = _DEFAULT.priority
     starved: Annotated[Starved, BeforeValidator(choice(Starved))] = _DEFAULT.starved
     traffic: TrafficSection | None = None
+    cloud_init: CloudInitSection | None = None
 
     @field_validator("hosts", mode="before")
     @classmethod
@@ -319,9 +323,11 @@ def to_core(file: PolicyFile) -> Policy:
         launch=launch_to_core(file.launch),
         drain=drain_to_core(file.drain),
         removal=removal_to_core(file.removal),
+        refresh=refresh_to_core(file.refresh),
         priority=file.priority,
         starved=file.starved,
         traffic=traffic_to_core(file.traffic),
+        cloud_init=cloud_init_to_core(file.cloud_init),
     )
 
 
@@ -366,9 +372,11 @@ def to_data(policy: Policy) -> dict[str, object]:
         "launch": launch_data(policy.launch),
         "drain": drain_data(policy.drain),
         "removal": removal_data(policy.removal),
+        "refresh": refresh_data(policy.refresh),
         "priority": policy.priority,
         "starved": policy.starved.value,
         **({} if policy.traffic is None else {"traffic": traffic_data(policy.traffic)}),
+        **({} if policy.cloud_init is None else {"cloud_init": cloud_init_data(policy.cloud_init)}),
     }
 
 

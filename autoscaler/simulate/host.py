@@ -22,7 +22,7 @@ from autoscaler.core.observation import (
     Tenant,
 )
 from autoscaler.core.policy import Image, Machine, Wanted
-from autoscaler.core.ports import GoldenSeen, GuestRun, VolumeRef
+from autoscaler.core.ports import GoldenSeen, GuestRun, Identity, VolumeRef, seed_name
 
 _OFF = frozenset({DomainState.SHUTOFF, DomainState.CRASHED})
 _BYTES_PER_BUSY_SECOND = 1_000_000
@@ -59,7 +59,7 @@ class Guest:
 @dataclass(slots=True)
 class _Machine:
     domain: Domain
-    volume: VolumeRef
+    volumes: tuple[VolumeRef, ...]
     machine: Machine
     started_at: float | None = None
     off_at: float | None = None
@@ -93,10 +93,14 @@ class SimulatedHost:
         self.demand = demand
         self.guest = guest or Guest()
         self.images = images
+        self.dead_images: set[tuple[str, str]] = set()
+        """Images whose guests never come up."""
         self.fault = fault
         self.steal = 0.0
         """The share of its time that every running guest wants to run and cannot."""
         self.volumes: set[tuple[str, str]] = set(images)
+        self.seeds: dict[str, bytes] = {}
+        """What the seeds among the volumes hold, by their names."""
         self.limits = HostLimits()
         self.cores = 8
         self.memory_bytes = 64 << 30
@@ -139,7 +143,7 @@ class SimulatedHost:
         uuid = _uuid(name, "foreign")
         domain = Domain(self._host, uuid, name, DomainState.RUNNING, ownership)
         self._machines[name] = _Machine(
-            domain, VolumeRef(self._host, "default", f"{name}.img", name), machine or Machine(), self._clock.now()
+            domain, (VolumeRef(self._host, "default", f"{name}.img", name),), machine or Machine(), self._clock.now()
         )
 
     def set_state(self, instance: str, state: DomainState) -> None:
@@ -225,8 +229,8 @@ class SimulatedHost:
                 pool: PoolRoom(
                     self.pool_bytes,
                     self.pool_bytes,
-                    self.image_bytes * sum(volume[0] == pool for volume in self.volumes - self.images),
-                    tuple(sorted(name for where, name in self.volumes - self.images if where == pool)),
+                    self.image_bytes * len(self._overlays(pool)),
+                    self._overlays(pool),
                     {name: self.image_bytes for where, name in self.images if where == pool},
                 )
                 for pool in sorted({image.pool for image in wanted.images} & {pool for pool, _ in self.images})
@@ -234,11 +238,17 @@ class SimulatedHost:
             networks={name: self._leases(name, running) for name in sorted(wanted.networks)},
         )
 
+    def _overlays(self, pool: str) -> tuple[str, ...]:
+        found = (name for where, name in self.volumes - self.images if where == pool and name not in self.seeds)
+        return tuple(sorted(found))
+
     def _tenant(self, machine: _Machine) -> Tenant:
         domain, shape = machine.domain, machine.machine
         overhead = overhead_bytes(shape.memory_bytes, shape.vcpus)
         memory = shape.memory_bytes
-        return Tenant(domain.uuid, domain.name, memory, memory, shape.vcpus, overhead, shape.hugepages, (_mac(domain),))
+        return Tenant(
+            domain.uuid, domain.name, memory, memory, shape.vcpus, overhead, shape.hugepages, (_mac(domain.uuid),)
+        )
 
     def _leases(self, network: str, running: Iterable[_Machine]) -> AddressRoom:
         holders = [
@@ -247,7 +257,7 @@ class SimulatedHost:
             if machine.machine.network == network and self._booted(machine, self._clock.now())
         ]
         return AddressRoom(
-            self.dhcp_addresses, len(holders), tuple(sorted(_mac(machine.domain) for machine in holders))
+            self.dhcp_addresses, len(holders), tuple(sorted(_mac(machine.domain.uuid) for machine in holders))
         )
 
     def _counters(self, machine: _Machine, now: float) -> DomainCounters:
@@ -282,6 +292,11 @@ class SimulatedHost:
             raise HypervisorError(HypervisorErrorKind.NOT_FOUND, f"no volume {image[1]} in pool {image[0]}")
         self._refuse_taken(clone.instance)
 
+    def identity(self, instance: str) -> Identity:
+        """Tell by what an instance is known, or will be."""
+        uuid = _uuid(instance, self._controller)
+        return Identity(uuid, _mac(uuid))
+
     def image_digest(self, clone: Clone) -> str:
         """Identify the image by its name: simulated images never change."""
         self.fault("image_digest")
@@ -292,10 +307,13 @@ class SimulatedHost:
         self.fault("create_overlay")
         if (clone.image.pool, clone.image.volume) not in self.volumes:
             raise HypervisorError(HypervisorErrorKind.NOT_FOUND, f"no volume {clone.image.volume}")
-        key = (volume.pool, volume.name)
-        if key in self.volumes:
-            raise HypervisorError(HypervisorErrorKind.EXISTS, f"volume {volume.name} is there already")
-        self.volumes.add(key)
+        self._add(volume)
+
+    def create_seed(self, volume: VolumeRef, content: bytes) -> None:
+        """Add the volume, and keep what it holds."""
+        self.fault("create_seed")
+        self._add(volume)
+        self.seeds[volume.name] = content
 
     def define(self, clone: Clone, volume: VolumeRef, ownership: Ownership) -> None:
         """Add the domain, off."""
@@ -303,7 +321,8 @@ class SimulatedHost:
         self._refuse_taken(clone.instance)
         uuid = _uuid(clone.instance, self._controller)
         domain = Domain(self._host, uuid, clone.instance, DomainState.SHUTOFF, ownership)
-        self._machines[clone.instance] = _Machine(domain, volume, clone.machine)
+        seeds = () if clone.cloud_init is None else (replace(volume, name=seed_name(clone.instance)),)
+        self._machines[clone.instance] = _Machine(domain, (volume, *seeds), clone.machine)
 
     def start(self, instance: str) -> None:
         """Start the domain; it answers after the guest's boot time."""
@@ -349,16 +368,16 @@ class SimulatedHost:
         if self._ours(instance) is not None:
             del self._machines[instance]
 
-    def overlays(self, instance: str) -> tuple[VolumeRef, ...]:
-        """Give the overlay the domain was defined with."""
-        self.fault("overlays")
+    def volumes_of(self, instance: str) -> tuple[VolumeRef, ...]:
+        """Give the volumes the domain was defined with."""
+        self.fault("volumes_of")
         machine = self._ours(instance)
-        return () if machine is None else (machine.volume,)
+        return () if machine is None else machine.volumes
 
     def overlays_on(self, volume: VolumeRef) -> tuple[str, ...]:
         """Name the overlays of the instances that were made of it."""
         self.fault("overlays_on")
-        owners = ((machine.volume, machine.domain.ownership) for machine in self._machines.values())
+        owners = ((machine.volumes[0], machine.domain.ownership) for machine in self._machines.values())
         return tuple(
             overlay.name
             for overlay, owner in owners
@@ -370,12 +389,19 @@ class SimulatedHost:
     def user_of(self, volume: VolumeRef) -> str | None:
         """Name the domain that was made with it."""
         self.fault("user_of")
-        return next((name for name, machine in self._machines.items() if machine.volume == volume), None)
+        return next((name for name, machine in self._machines.items() if volume in machine.volumes), None)
 
     def delete_volume(self, volume: VolumeRef) -> None:
         """Forget the volume."""
         self.fault("delete_volume")
         self.volumes.discard((volume.pool, volume.name))
+        self.seeds.pop(volume.name, None)
+
+    def _add(self, volume: VolumeRef) -> None:
+        key = (volume.pool, volume.name)
+        if key in self.volumes:
+            raise HypervisorError(HypervisorErrorKind.EXISTS, f"volume {volume.name} is there already")
+        self.volumes.add(key)
 
     def _ours(self, instance: str) -> _Machine | None:
         machine = self._machines.get(instance)
@@ -393,7 +419,12 @@ class SimulatedHost:
             machine.domain.state is DomainState.RUNNING
             and machine.started_at is not None
             and at - machine.started_at >= self.guest.boot_seconds
+            and not self._is_dead(machine.domain.ownership)
         )
+
+    def _is_dead(self, ownership: Ownership | None) -> bool:
+        image = ownership.image if ownership is not None else None
+        return image is not None and (image.pool, image.volume) in self.dead_images
 
     def _as_listed(self, machine: _Machine) -> Domain:
         ownership = machine.domain.ownership
@@ -426,8 +457,8 @@ class SimulatedHost:
             self._accounted_at = now
 
 
-def _mac(domain: Domain) -> str:
-    return f"52:54:00:{domain.uuid[-6:-4]}:{domain.uuid[-4:-2]}:{domain.uuid[-2:]}"
+def _mac(uuid: str) -> str:
+    return f"52:54:00:{uuid[-6:-4]}:{uuid[-4:-2]}:{uuid[-2:]}"
 
 
 def _address(machine: _Machine) -> str:

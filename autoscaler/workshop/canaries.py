@@ -110,22 +110,26 @@ class Canaries:
             found = inspection.image_at(file) if is_local(host) else None
         finally:
             inspection.close()
-        if found is not None:
-            return found
-        copy = VolumeRef(host, pool, f"{COPY}.qcow2", COPY)
+        return found or self._copied(file, VolumeRef(host, pool, f"{COPY}.qcow2", COPY))
+
+    def _copied(self, file: Path, copy: VolumeRef) -> Image:
         self._journal.add_volume(copy, time.time())
-        store = ImageStore(host, host)
+        store = ImageStore(copy.host, copy.host)
         try:
             with file.open("rb") as content:
                 store.upload(copy, content, file.stat().st_size, lambda _share: None)
-        except HypervisorError as error:
-            if error.kind is HypervisorErrorKind.EXISTS:
-                # Somebody else's volume of the same name: what is not in the ledger is not deleted.
+        except BaseException as error:
+            store.stop()
+            with held_back():
+                # Somebody else's volume of the same name is left alone.
+                if not (isinstance(error, HypervisorError) and error.kind is HypervisorErrorKind.EXISTS):
+                    # Waits until the transfer has let it go, as no step would.
+                    store.delete(copy)
                 self._journal.remove_volume(copy)
             raise
         finally:
             store.close()
-        return Image(pool, copy.name)
+        return Image(copy.pool, copy.name)
 
     def _launch(self, image: Image, trial: Trial) -> dict[str, str]:
         """Clone them all at once; gives the failures by instance."""

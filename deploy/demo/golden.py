@@ -124,9 +124,9 @@ def make_image(ingredients: Ingredients, work: Path) -> Path:
     initramfs = work / "initrd.img"
     initramfs.write_bytes(gzip.compress(_archive(tree), compresslevel=6, mtime=0))
     raw = work / "golden.raw"
-    _make_disk(raw, {"vmlinuz": ingredients.kernel, "initrd.img": initramfs}, work)
+    make_disk(raw, {"vmlinuz": ingredients.kernel, "initrd.img": initramfs}, work)
     image = work / "golden.qcow2"
-    _run("qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw, image)
+    run("qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw, image)
     return image
 
 
@@ -149,13 +149,13 @@ def _unpacked_kernel(packages: Path) -> Path:
         (root / "lib").symlink_to("usr/lib")
     kernel = _newest_kernel(root)
     if kernel is not None:
-        _run("depmod", "-b", root, kernel.name.removeprefix("vmlinuz-"))
+        run("depmod", "-b", root, kernel.name.removeprefix("vmlinuz-"))
     return root
 
 
 def _kernel_package() -> str:
     """Resolve the package that always depends on the newest kernel."""
-    for line in _run("apt-cache", "depends", KERNEL_PACKAGE).splitlines():
+    for line in run("apt-cache", "depends", KERNEL_PACKAGE).splitlines():
         found = re.fullmatch(r"\s*Depends: (linux-image-\d\S+)", line)
         if found:
             return found[1]
@@ -180,9 +180,9 @@ def _unpacked(root: Path, package: Callable[[], str]) -> Path:
         return root
     root.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=root.parent, prefix="unpacking-") as work:
-        _run("apt-get", "download", package(), cwd=Path(work))
+        run("apt-get", "download", package(), cwd=Path(work))
         (archive,) = Path(work).glob("*.deb")
-        _run("dpkg-deb", "-x", archive, Path(work) / "files")
+        run("dpkg-deb", "-x", archive, Path(work) / "files")
         (Path(work) / "files").replace(root)
     return root
 
@@ -195,7 +195,7 @@ def _stage(ingredients: Ingredients, tree: Path) -> None:
     for folder in ("bin", "dev", "etc", "lib", "proc", "root", "run", "sbin", "sys", "tmp", "usr/sbin", "www"):
         (tree / folder).mkdir(parents=True)
     shutil.copy(ingredients.busybox, tree / "bin/busybox")
-    for applet in _run(ingredients.busybox, "--list").splitlines():
+    for applet in run(ingredients.busybox, "--list").splitlines():
         if not (tree / "bin" / applet).exists():
             (tree / "bin" / applet).symlink_to("busybox")
     (tree / "init").symlink_to("bin/init")
@@ -209,7 +209,7 @@ def _stage(ingredients: Ingredients, tree: Path) -> None:
 
 def _stage_agent(agent: Path, tree: Path) -> None:
     shutil.copy(agent, tree / "usr/sbin/qemu-ga")
-    for line in _run("ldd", agent).splitlines():
+    for line in run("ldd", agent).splitlines():
         if "not found" in line:
             raise BuildError(
                 f"the guest agent lacks a library ({line.strip()}): install qemu-guest-agent, or the library"
@@ -225,14 +225,14 @@ def _stage_drivers(ingredients: Ingredients, tree: Path) -> None:
     """Copy the drivers with all they depend on, and index them for the guest's modprobe."""
     version, root = ingredients.kernel_version, ingredients.modules_root
     for driver in DRIVERS:
-        for line in _run("modprobe", "-d", root, "-S", version, "--show-depends", driver).splitlines():
+        for line in run("modprobe", "-d", root, "-S", version, "--show-depends", driver).splitlines():
             kind, _, rest = line.partition(" ")
             if kind == "insmod":
                 _copy_driver(Path(rest.strip()), tree)
     folder = Path("lib/modules") / version
     for index in ("modules.order", "modules.builtin"):
         shutil.copy(root / folder / index, tree / folder / index)
-    _run("depmod", "-b", tree, version)
+    run("depmod", "-b", tree, version)
 
 
 def _copy_driver(driver: Path, tree: Path) -> None:
@@ -264,26 +264,44 @@ def _archive(tree: Path) -> bytes:
 # --- the disk -------------------------------------------------------------------------------------------------------
 
 
-def _make_disk(raw: Path, files: dict[str, Path], work: Path) -> None:
-    """Make a disk with one bootable FAT partition that holds `files` and the boot loader."""
+def make_disk(
+    raw: Path, files: dict[str, Path], work: Path, *, syslinux_cfg: str = SYSLINUX_CFG, root: Path | None = None
+) -> None:
+    """Make a disk with a bootable FAT partition that holds `files` and the boot loader, and one for a `root` behind it.
+
+    `root` is a file system of whole sectors.
+    """
+    root_sectors = 0 if root is None else root.stat().st_size // SECTOR_BYTES
+    root_start = PARTITION_START_SECTORS + PARTITION_SECTORS
     with raw.open("wb") as file:
-        file.truncate((PARTITION_START_SECTORS + PARTITION_SECTORS) * SECTOR_BYTES)
-    _run("sfdisk", "--quiet", raw, stdin=f"label: dos\nstart={PARTITION_START_SECTORS}, type=c, bootable\n")
+        file.truncate((root_start + root_sectors) * SECTOR_BYTES)
+    table = f"label: dos\nstart={PARTITION_START_SECTORS}, size={PARTITION_SECTORS}, type=c, bootable\n"
+    run("sfdisk", "--quiet", raw, stdin=table if root is None else f"{table}start={root_start}, type=83\n")
     with raw.open("r+b") as file:
         file.write(MBR.read_bytes())
     offset = PARTITION_START_SECTORS * SECTOR_BYTES
     partition = f"{raw}@@{offset}"
-    _run("mformat", "-i", partition, "-T", PARTITION_SECTORS, "-h", 64, "-s", 32, "-H", PARTITION_START_SECTORS, "::")
-    (work / "syslinux.cfg").write_text(SYSLINUX_CFG)
+    run("mformat", "-i", partition, "-T", PARTITION_SECTORS, "-h", 64, "-s", 32, "-H", PARTITION_START_SECTORS, "::")
+    (work / "syslinux.cfg").write_text(syslinux_cfg)
     for name, source in {**files, "syslinux.cfg": work / "syslinux.cfg"}.items():
-        _run("mcopy", "-i", partition, source, f"::{name}")
-    _run("syslinux", "--install", "--offset", offset, raw)
+        run("mcopy", "-i", partition, source, f"::{name}")
+    run("syslinux", "--install", "--offset", offset, raw)
+    if root is not None:
+        run(
+            "dd",
+            f"if={root}",
+            f"of={raw}",
+            f"bs={SECTOR_BYTES * PARTITION_START_SECTORS}",
+            f"seek={root_start // PARTITION_START_SECTORS}",
+            "conv=notrunc,sparse",
+            "status=none",
+        )
 
 
 # --- the rest -------------------------------------------------------------------------------------------------------
 
 
-def _run(*command: object, cwd: Path | None = None, stdin: str = "") -> str:
+def run(*command: object, cwd: Path | None = None, stdin: str = "") -> str:
     """Run a program and return what it printed. Raises `BuildError` when it is missing or fails."""
     words = [str(word) for word in command]
     try:

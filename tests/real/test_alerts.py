@@ -1,5 +1,6 @@
 """Alerts on real faults: what happens to a real daemon makes the right ones pending, and nothing else does."""
 
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -56,7 +57,11 @@ def alerting(prometheus: PrometheusWithRules) -> set[str]:
 
 
 def test_each_fault_wakes_the_alert_that_is_about_it(
-    daemon: DaemonProcess, prometheus: PrometheusWithRules, haproxy: HAProxyProcess, libvirtd: PrivateLibvirtd
+    daemon: DaemonProcess,
+    prometheus: PrometheusWithRules,
+    haproxy: HAProxyProcess,
+    libvirtd: PrivateLibvirtd,
+    pool: Pool,
 ) -> None:
     def until(*alerts: str) -> None:
         seen: list[set[str]] = []
@@ -88,6 +93,12 @@ def test_each_fault_wakes_the_alert_that_is_about_it(
     until("AutoscalerBelowMin", "AutoscalerBreakerOpen")
     change()
     assert daemon.run("reset", "web").returncode == 0
+    until()
+    whole = pool.golden.stat().st_size
+    with pool.golden.open("ab") as image:
+        image.write(bytes(512))
+    until("AutoscalerImageChanged")
+    os.truncate(pool.golden, whole)
     until()
     haproxy.kill()
     until("AutoscalerBalancerUnreachable")

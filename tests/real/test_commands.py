@@ -36,7 +36,7 @@ def test_all_looks_at_a_real_daemon_fit_terminals_of_any_width(daemon: DaemonPro
     burn(libvirt_uri, first.instance, 0.9)
     instances = [each.instance for each in daemon.until_ready(2)]
     shown = {}
-    for columns in (60, 80, 150):
+    for columns in (60, 80):
         for look in LOOKS:
             code, written = on_a_terminal(daemon.config, *look.split(), columns=columns)
             text = CONTROL.sub(b"", written).decode().replace("\r\n", "\n")

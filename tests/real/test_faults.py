@@ -12,10 +12,12 @@ import libvirt
 import pytest
 
 from autoscaler.core.decision import ReasonCode
+from autoscaler.core.errors import HypervisorError, HypervisorErrorKind
+from autoscaler.core.ports import VolumeRef
 from autoscaler.core.snapshot import Snapshot
 from autoscaler.core.transition import InstanceState
 from autoscaler.store import Journal
-from tests.real.conftest import GOLDEN, Pool
+from tests.real.conftest import GOLDEN, HypervisorFactory, Pool
 from tests.support.daemon import COMMAND, DaemonProcess, group_of, guest_exec
 from tests.support.invariants import Before, check_always, look, until_settled
 from tests.support.private_libvirtd import PrivateLibvirtd, wait_until
@@ -147,6 +149,20 @@ def test_a_pool_that_is_full_before_a_clone_or_gets_full_during_it(
         until_settled(before, daemon, MOST)
     finally:
         daemon.close()
+
+
+def test_a_seed_that_finds_no_room_is_taken_back(small_pool: Path, hypervisor: HypervisorFactory) -> None:
+    host = hypervisor()
+    seed, content = VolumeRef("local", "small", "web-1.seed.iso", "web-1"), b"x" * 1024 * 1024
+    ballast = small_pool / "ballast"
+    _fill(ballast, 256 * 1024)
+    with pytest.raises(HypervisorError) as caught:
+        host.create_seed(seed, content)
+    assert caught.value.kind is HypervisorErrorKind.NO_SPACE, caught.value
+    host.delete_volume(seed)
+    ballast.unlink()
+    host.create_seed(seed, content)
+    assert (small_pool / seed.name).read_bytes() == content
 
 
 def test_an_instance_that_a_full_pool_paused_is_replaced_once_there_is_room(

@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from autoscaler.store import Journal
+from autoscaler.workshop.canaries import COPY
 from tests.real.conftest import Pool
 from tests.support.daemon import COMMAND
 from tests.support.images import changed
@@ -123,6 +124,31 @@ def test_an_image_without_an_agent_is_told(
     assert "2 of 2 guests of it were not ready within 8 s" in found["boot.ready"]["found"]
     assert "qemu-guest-agent" in found["boot.ready"]["remedy"]
     assert_nothing_left(config, pool, virt, image)
+
+
+@pytest.mark.slow
+def test_interrupted_while_it_is_copied_it_leaves_nothing(
+    config: Path, pool: Pool, virt: libvirt.virConnect, tmp_path: Path
+) -> None:
+    image = tmp_path / "large.qcow2"
+    shutil.copyfile(pool.golden, image)
+    os.truncate(image, image.stat().st_size + 4 * 1024**3)
+    foreign = pool.path / f"{COPY}.qcow2"
+    foreign.write_bytes(b"not the autoscaler's")
+    virt.storagePoolLookupByName(pool.name).refresh()
+    words = command(config, image, "--network", "user", "--pool", pool.name)
+    refused = subprocess.run(words, capture_output=True, text=True, timeout=200, check=False)
+    assert refused.returncode == 1
+    assert f"{COPY}.qcow2" in refused.stderr
+    assert foreign.read_bytes() == b"not the autoscaler's"
+    foreign.unlink()
+    virt.storagePoolLookupByName(pool.name).refresh()
+
+    process = begin(words, tmp_path / "log")
+    wait_until(lambda: f"{COPY}.qcow2" in pool.files() or process.poll() is not None, 60, "the copy is begun")
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130, (tmp_path / "log").read_text()
+    assert_nothing_left(config, pool, virt)
 
 
 def begin(words: list[str], log: Path) -> "subprocess.Popen[bytes]":

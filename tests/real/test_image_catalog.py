@@ -136,17 +136,22 @@ def test_a_hostile_image_is_refused_before_anything_is_uploaded(
     assert daemon.ask("images")["catalog"]["versions"] == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
-def test_an_interrupted_import_leaves_no_half(
-    daemon: DaemonProcess, images: Images, pool: Pool, tmp_path: Path, number: signal.Signals
-) -> None:
-    large = tmp_path / "large.qcow2"
-    raw = tmp_path / "large.raw"
+@pytest.fixture
+def large(tmp_path: Path) -> Path:
+    """An image that takes a while to upload."""
+    path, raw = tmp_path / "large.qcow2", tmp_path / "large.raw"
     with raw.open("wb") as file:
         for _ in range(192):
             file.write(os.urandom(1024**2))
-    qemu_img("convert", "-O", "qcow2", raw, large)
+    qemu_img("convert", "-O", "qcow2", raw, path)
     raw.unlink()
+    return path
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
+def test_an_interrupted_import_leaves_no_half(
+    daemon: DaemonProcess, images: Images, pool: Pool, large: Path, number: signal.Signals
+) -> None:
     daemon.configure(orphans={"grace": "2s"})
     daemon.start()
     process = subprocess.Popen(images.command("import", large, "--name", "web"), stderr=subprocess.PIPE, text=True)
@@ -168,6 +173,27 @@ def test_an_interrupted_import_leaves_no_half(
     began = time.monotonic()
     assert images.data("import", large, "--name", "web")["version"]["version"] == 1
     print(f"the import that was left alone took {time.monotonic() - began:.1f} s")
+
+
+def test_an_import_goes_on_over_a_restart_of_the_daemon_and_is_followed(
+    daemon: DaemonProcess, images: Images, large: Path
+) -> None:
+    daemon.start()
+    process = subprocess.Popen(images.command("import", large, "--name", "web"), stdout=subprocess.PIPE, text=True)
+    try:
+        wait_until(lambda: bool(images.stored()), 60, "the half of the import")
+        process.send_signal(signal.SIGSTOP)
+        daemon.kill()
+        daemon.start()
+        assert daemon.ask("images")["catalog"]["versions"] == []
+        assert len(ledger(daemon)) == 1
+        process.send_signal(signal.SIGCONT)
+        said, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.wait()
+    assert (process.returncode, "stored as version 1 of image web" in said) == (0, True)
+    assert ledger(daemon) == []
 
 
 def ledger(daemon: DaemonProcess) -> list[str]:
@@ -199,7 +225,6 @@ def backing(pool: Pool, instance: str) -> Path:
     return Path(json.loads(described)["full-backing-filename"])
 
 
-@pytest.mark.slow
 def test_a_golden_image_that_changes_under_a_live_overlay_is_noticed(
     daemon: DaemonProcess, images: Images, pool: Pool
 ) -> None:

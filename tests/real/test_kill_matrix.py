@@ -21,7 +21,12 @@ from tests.support.registry import all_steps
 pytestmark = [pytest.mark.real, pytest.mark.timeout(120)]
 
 MOST = 2
-POLICY = {"size": {"min": 1, "max": MOST}, "scaling": [], "ready": {"agent": False, "timeout": "1m"}}
+POLICY = {
+    "size": {"min": 1, "max": MOST},
+    "scaling": [],
+    "ready": {"agent": False, "timeout": "1m"},
+    "cloud_init": {},
+}
 KILLER = Path(killing_daemon.__file__)
 MOMENTS = ("before", "after")
 CASES = [
@@ -67,7 +72,7 @@ def ground(tmp_path: Path, libvirt_uri: str, pool: Pool) -> Iterator[Ground]:
         drain={"deadline": "1s"},
     )
     daemon.configure(orphans={"grace": "1s"})
-    yield Ground(daemon, libvirt_uri, look(libvirt_uri, pool.path))
+    yield Ground(daemon, libvirt_uri, look(libvirt_uri, pool.path, seeded=True))
     daemon.close()
 
 

@@ -10,10 +10,11 @@ import pytest
 
 from autoscaler.core.snapshot import InstanceStatus, Snapshot
 from autoscaler.core.transition import InstanceState, TransitionReason
+from autoscaler.hypervisor.domain_xml import agent_connected
 from autoscaler.store import Journal
 from tests.real.conftest import Pool
 from tests.support.daemon import DaemonProcess, domains, group_of
-from tests.support.private_libvirtd import PrivateLibvirtd
+from tests.support.private_libvirtd import PrivateLibvirtd, wait_until
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
 
@@ -162,6 +163,7 @@ def test_a_renamed_one_is_ours_still(
     assert domains(libvirt_uri) == {"mine-now": True}, "found by its UUID: counted, and nothing in its place"
     assert TransitionReason.RENAMED_BY_SOMEBODY.value in [reason for _, reason in path(daemon, only.instance)]
 
+    wait_until(lambda: agent_connected(domain.XMLDesc()), 60, "a guest that can be asked to shut down")
     (daemon.policies / "web.yaml").unlink()
     done(daemon, "reload")
     daemon.until(lambda s: group_of(s).size is None, 20, "an unmanaged group")

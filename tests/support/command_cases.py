@@ -39,6 +39,7 @@ CASES: Mapping[str, Case] = {
     "policy show": Case("web.yaml"),
     "protect": Case("web-1 --for 2h"),
     "record": Case("--since 1d --out seen.csv"),
+    "refresh": Case("web"),
     "reload": Case(),
     "reset": Case("web"),
     "resume": Case("web"),

@@ -3,6 +3,7 @@
 import abc
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 from autoscaler.core.action import Action, Clone, Collect, InFlight, Intent, IntentState, Remove, Start
 from autoscaler.core.capacity import Expected, Key, Resource, need_of, open_ledger
@@ -10,7 +11,7 @@ from autoscaler.core.errors import HypervisorErrorKind
 from autoscaler.core.instances import domains_by_group
 from autoscaler.core.memory import Memory
 from autoscaler.core.observation import Domain, DomainCounters, DomainState, HostInventory, Leftover, Observation
-from autoscaler.core.policy import USER_NETWORK, Image, Machine, Wanted
+from autoscaler.core.policy import USER_NETWORK, CloudInit, Image, Machine, Wanted
 from autoscaler.core.ports import Hypervisor
 from autoscaler.executor import Executor, Time, Work, carry_out, settle
 from autoscaler.sampler import Sampler
@@ -150,6 +151,7 @@ class WorldContract(abc.ABC):
         assert {domain.state for domain in owned.values()} == {DomainState.RUNNING}
         assert len({domain.uuid for domain in owned.values()}) == 2
         assert all(domain.ownership is not None and domain.ownership.image_digest for domain in owned.values())
+        assert {domain.ownership.image for domain in owned.values() if domain.ownership is not None} == {self.image}
         assert self.volumes(bench) == {"contract-a.qcow2", "contract-b.qcow2"}
         assert {volume.name for volume in bench.journal.volumes()} == self.volumes(bench)
         seen = bench.until(lambda seen: all(domain.answers is True for domain in bench.owned(seen).values()))
@@ -245,9 +247,11 @@ class WorldContract(abc.ABC):
         bench.until(lambda seen: not bench.owned(seen) and not seen.in_flight)
         assert self.volumes(bench) == set()
 
-    def test_a_removal_finds_the_overlay_without_a_ledger(self, bench: Bench) -> None:
-        bench.apply(self.clone("contract-g"))
+    def test_a_removal_finds_overlay_and_seed_without_a_ledger(self, bench: Bench) -> None:
+        bench.apply(replace(self.clone("contract-g"), cloud_init=CloudInit()))
         bench.until(lambda seen: ended(seen, "contract-g") is not None)
+        assert self.volumes(bench) == {"contract-g.qcow2", "contract-g.seed.iso"}
+        assert {volume.name for volume in bench.journal.volumes()} == self.volumes(bench)
         for volume in bench.journal.volumes():
             bench.journal.remove_volume(volume)
         bench.apply(self.remove("contract-g", deadline_seconds=0.0))

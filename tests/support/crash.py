@@ -14,7 +14,7 @@ from autoscaler.core.action import Action, Clone, Collect, Drain, Remove, Start
 from autoscaler.core.errors import HypervisorError, HypervisorErrorKind
 from autoscaler.core.memory import Memory
 from autoscaler.core.observation import Change, DomainState, HostInventory
-from autoscaler.core.policy import Hook, HookKind, Image, Policy, Ready, Size
+from autoscaler.core.policy import CloudInit, Hook, HookKind, Image, Policy, Ready, Size
 from autoscaler.core.step import step
 from autoscaler.executor import STEPS
 from autoscaler.sampler import Sampler
@@ -33,6 +33,7 @@ POLICY = Policy(
     Size(1, 3),
     ready=Ready(agent=False),
     drain=policies.Drain(deadline_seconds=5.0),
+    cloud_init=CloudInit(),
 )
 
 
@@ -194,9 +195,9 @@ class Machine:
         """The desired count runs, nothing of ours is left over, and what is not ours is as it was."""
         running = self.instances()
         assert list(running.values()) == [True] * count, running
-        overlays = {("default", f"{instance}.qcow2") for instance in running}
-        assert self.host.volumes == self.host.images | {FOREIGN_VOLUME} | overlays
-        assert {(v.pool, v.name) for v in self.journal.volumes()} == overlays
+        volumes = {("default", f"{instance}{end}") for instance in running for end in (".qcow2", ".seed.iso")}
+        assert self.host.volumes == self.host.images | {FOREIGN_VOLUME} | volumes
+        assert {(v.pool, v.name) for v in self.journal.volumes()} == volumes
         assert self.journal.in_flight() == ()
         (foreign,) = (domain for domain in self.host.inventory().domains if domain.name == "foreign")
         assert foreign.state.value == "running"

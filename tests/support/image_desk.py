@@ -19,7 +19,10 @@ class Clock:
 
 
 def image_desk(
-    journal: Journal | None = None, clock: Clock | None = None, policies: tuple[Policy, ...] = ()
+    journal: Journal | None = None,
+    clock: Clock | None = None,
+    policies: tuple[Policy, ...] = (),
+    refreshing: tuple[tuple[Policy, Image], ...] = (),
 ) -> ImageDesk:
     """Make one for the hosts local and far."""
     kept = journal or Journal.in_memory()
@@ -28,6 +31,7 @@ def image_desk(
         Chronicle(kept),
         hosts=frozenset({"local", "far"}),
         policies=lambda: policies,
+        refreshing=lambda: refreshing,
         wake=lambda: None,
         grace_seconds=600.0,
         monotonic=clock or Clock(),

@@ -15,6 +15,7 @@ from tests.support.daemon import DaemonProcess, define_foreign
 FOREIGN = "foreign"
 FOREIGN_FILE = "foreign.qcow2"
 FILES_OF_AN_INSTANCE = (".qcow2", ".console.log")
+SEED = ".seed.iso"
 
 
 def sha256(path: Path) -> str:
@@ -32,14 +33,19 @@ class Before:
     """Names in the pool that are not an instance's, each with its content's SHA-256."""
     domains: frozenset[tuple[str, str]]
     """Name and UUID of what is not ours."""
+    files_of_an_instance: tuple[str, ...] = FILES_OF_AN_INSTANCE
 
 
-def look(uri: str, directory: Path) -> Before:
-    """Put a foreign domain and a foreign volume there, and note what is there; to be called before a daemon starts."""
+def look(uri: str, directory: Path, *, seeded: bool = False) -> Before:
+    """Put a foreign domain and a foreign volume there, and note what is there; to be called before a daemon starts.
+
+    `seeded`: instances have seeds for cloud-init.
+    """
     define_foreign(uri, FOREIGN)
     (directory / FOREIGN_FILE).write_bytes(b"not the autoscaler's")
     files = {entry.name: sha256(entry) for entry in directory.iterdir()}
-    return Before(uri, directory, files, frozenset((domain.name, domain.uuid) for domain in listed(uri)))
+    domains = frozenset((domain.name, domain.uuid) for domain in listed(uri))
+    return Before(uri, directory, files, domains, (*FILES_OF_AN_INSTANCE, SEED) if seeded else FILES_OF_AN_INSTANCE)
 
 
 def listed(uri: str) -> tuple[Domain, ...]:
@@ -92,7 +98,7 @@ def _check_settled(before: Before, daemon: DaemonProcess, most: int) -> None:
     ours = check_always(before, controller, most)
     shown = {instance.instance for group in daemon.snapshot().groups for instance in group.instances}
     files = {entry.name for entry in before.directory.iterdir()} - before.files.keys()
-    wanted = {f"{instance}{end}" for instance in ours for end in FILES_OF_AN_INSTANCE}
+    wanted = {f"{instance}{end}" for instance in ours for end in before.files_of_an_instance}
     for what, found, right in (
         ("instances the daemon shows", shown, ours),
         ("files in the pool", files, wanted),

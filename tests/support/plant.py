@@ -7,7 +7,16 @@ from autoscaler.core.action import Clone, Drain, Failure, InFlight, Intent, Inte
 from autoscaler.core.errors import HypervisorError, HypervisorErrorKind
 from autoscaler.core.instances import Instance, domains_by_group
 from autoscaler.core.memory import Memory
-from autoscaler.core.observation import Change, ExternalSample, Observation, Ownership, Probe, Request, Unknown
+from autoscaler.core.observation import (
+    Change,
+    ExternalSample,
+    Observation,
+    Ownership,
+    Probe,
+    Request,
+    TrafficView,
+    Unknown,
+)
 from autoscaler.core.policy import Policy, metrics_of, wanted_by
 from autoscaler.core.ports import VolumeRef
 from autoscaler.core.step import StepResult, all_instances, step
@@ -33,6 +42,7 @@ class Plant:
     def __post_init__(self) -> None:
         self.clock = Clock()
         self.broken: set[str] = set()
+        self.traffic: dict[str, TrafficView | Unknown] = {}
         self.host = SimulatedHost(
             "local",
             CONTROLLER,
@@ -80,6 +90,7 @@ class Plant:
             external={**seen.external, **self.external},
             schedules=self.calendar.states((self.policy,), self.clock.at),
             probes=dict(self.probes),
+            traffic=dict(self.traffic),
         )
         self.outcomes, self.requests = [], []
         return self.observation

@@ -7,8 +7,9 @@ from structlog.testing import capture_logs
 
 from autoscaler.chronicle import Chronicle
 from autoscaler.core.decision import Parameter, Reason, ReasonCode, decisive
-from autoscaler.core.memory import Memory
+from autoscaler.core.memory import Memory, RefreshPhase, RefreshState
 from autoscaler.core.observation import Change, ExternalSample, Observation, Request, Unknown
+from autoscaler.core.policy import Image
 from autoscaler.core.snapshot import HostStatus, ReloadStatus
 from autoscaler.external.prometheus import NOT_ASKED
 from autoscaler.store import Journal, Rollup, TickRecord
@@ -40,6 +41,23 @@ def test_requests_reloads_and_scalings_are_events(journal: Journal) -> None:
     assert (good.kind, good.detail) == ("reload", {"by": "bob", "policies": 2})
     assert (bad.kind, len(str(bad.detail["error"]))) == ("reload_refused", 1000)
     assert scaled.detail == {"before": 2, "admitted": 4, "recommended": 5, "reasons": "scale_out_limited_by_max"}
+
+
+def test_each_phase_of_a_refresh_is_an_event_once(journal: Journal) -> None:
+    chronicle = Chronicle(journal)
+    refresh = RefreshState(Image("default", "v2.qcow2"), "bob", NOW, RefreshPhase.SOAK, since=NOW)
+    said = Reason(ReasonCode.REFRESH_SOAKS, {"image": "default/v2.qcow2", "ready": 1, "until": NOW + 60})
+    for at in (NOW, NOW + 10):
+        # While it is held the time of its phase goes along.
+        chronicle.refresh(replace(STEADY, at=at, reasons=(said,)), replace(refresh, since=at))
+    chronicle.refresh(STEADY, None)
+    (event,) = journal.events()
+    assert (event.kind, event.group, event.detail["phase"]) == ("refresh", "db", "soak")
+    assert "the first are ready" in str(event.detail["why"])
+    Chronicle(journal).refresh(replace(STEADY, at=NOW + 20), refresh)
+    assert kinds(journal) == ["refresh"], "a daemon that was restarted notes nothing twice"
+    chronicle.refresh(replace(STEADY, at=NOW + 30), replace(refresh, phase=RefreshPhase.BATCH, since=NOW + 30))
+    assert kinds(journal) == ["refresh", "refresh"]
 
 
 def test_that_nothing_is_acted_upon_is_no_reason_for_a_size() -> None:

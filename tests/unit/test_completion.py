@@ -66,6 +66,7 @@ def test_commands_options_names_and_choices_are_completed(
         (("autoscaler", "events", "--group", "w"), {"web"}),
         (("autoscaler", "protect", "web-"), {"web-1", "web-2", "web-3", "web-4"}),
         (("autoscaler", "scale", "web", "a"), {"auto"}),
+        (("autoscaler", "image", "import", "--host", "l"), {"local"}),
     ):
         assert set(offered(shell, made, config, *words)) == wanted, words
 

@@ -110,12 +110,13 @@ def gone(machine: CrashMachine) -> str:
 def test_a_volume_that_a_domain_uses_is_left_alone() -> None:
     machine = CrashMachine()
     instance = gone(machine)
-    (volume,) = (volume for volume in machine.journal.volumes() if volume.instance == instance)
+    volumes = machine.journal.volumes(instance)
+    assert {volume.name for volume in volumes} == {f"{instance}.qcow2", f"{instance}.seed.iso"}
     machine.host.add_foreign("mine-now")
-    machine.host._machines["mine-now"].volume = volume
+    machine.host._machines["mine-now"].volumes = volumes
     machine.start().run(12)
     assert ("default", f"{instance}.qcow2") in machine.host.volumes
-    assert volume in machine.journal.volumes()
+    assert machine.journal.volumes(instance) == volumes
     machine.host.forget("mine-now")
     machine.start().run(12)
     machine.check(1)
@@ -145,11 +146,13 @@ def test_a_lost_ledger_collects_nothing_until_it_is_accepted() -> None:
 def test_a_lost_ledger_is_filled_from_the_domains() -> None:
     machine = CrashMachine()
     machine.start().run(4)
-    (volume,) = machine.journal.volumes()
-    machine.journal.remove_volume(volume)
+    overlay, seed = volumes = machine.journal.volumes()
+    assert (overlay.name, seed.name) == (f"{overlay.instance}.qcow2", f"{overlay.instance}.seed.iso")
+    for volume in volumes:
+        machine.journal.remove_volume(volume)
     hosts = {"local": machine.host}
     executor = Executor(hosts, machine.journal, now=machine.clock.now, workers_per_host=1, on_end=print, on_bug=print)
     executor.adopt()
-    assert machine.journal.volumes() == (volume,)
+    assert machine.journal.volumes() == volumes
     executor.stop(1.0)
     machine.check(1)

@@ -388,7 +388,7 @@ def test_who_goes_by_the_policys_order(order: RemovalOrder, leaves: int) -> None
     plant.observe()
     assert plant.observation is not None
     instances = group_instances(plant.policy, plant.observation, plant.memory)
-    left = leave(plant.policy, 3, instances, plant.memory.groups["web"], plant.clock.at)
+    left = leave(plant.policy, 3, instances, plant.memory.groups["web"], at=plant.clock.at)
     assert [action.instance for action in left.actions] == [names[leaves]]
 
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from autoscaler.cli import main
 from autoscaler.cli.show_findings import show_findings
 from autoscaler.config import Config, PrometheusServer, Webhook
-from autoscaler.core.policy import Accelerator, Image, Machine, Policy, Size, Traffic, TrafficKind
+from autoscaler.core.policy import Accelerator, CloudInit, Image, Machine, Policy, Secret, Size, Traffic, TrafficKind
 from autoscaler.doctor import Finding, Level
 from autoscaler.doctor.files import check_config_file, check_policy_files, check_state
 from autoscaler.doctor.hosts import _check_kvm
@@ -145,6 +145,18 @@ def test_what_others_answer(config: Config, tmp_path: Path) -> None:
     assert "/nowhere/admin.sock" in balancer.found
     secret.chmod(0o400)
     assert next(found for found in check_others(config, ()) if found.code == "webhook").level is Level.OK
+
+
+def test_secrets_of_instances_are_tried(config: Config, tmp_path: Path) -> None:
+    path = tmp_path / "secret"
+    policy = replace(WEB, traffic=None, cloud_init=CloudInit(secrets=(Secret("db", str(path)),)))
+    (found,) = check_others(config, (policy,))
+    assert (found.code, found.level) == ("cloud-init", Level.ERROR)
+    assert found.remedy == "Mend that file, or name another as cloud_init.secrets.db of group web"
+    path.write_text("s3cret")
+    path.chmod(0o400)
+    (found,) = check_others(config, (policy,))
+    assert (found.level, found.found) == (Level.OK, f"the secret in {path} can be read")
 
 
 def test_a_socket_that_anyone_may_open(tmp_path: Path) -> None:

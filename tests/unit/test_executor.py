@@ -21,7 +21,7 @@ from tests.support.polling import wait_until
 CLONE = Clone("web", "local", "web-1", Image("default", "golden.qcow2"), Machine())
 REMOVE = Remove("web", "local", "web-1", "test", 5.0)
 CLONE_CALLS = ("validate", "create_overlay", "image_digest", "define", "start")
-REMOVE_CALLS = ("running", "request_shutdown", "destroy", "overlays", "undefine", "delete_volume")
+REMOVE_CALLS = ("running", "request_shutdown", "destroy", "volumes_of", "undefine", "delete_volume")
 START = Start("web", "local", "web-1")
 
 

@@ -1,6 +1,7 @@
 """Golden images looked after: read when touched, once for each state, whatever host or journal does."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from autoscaler.core.catalog import Catalog
@@ -157,13 +158,12 @@ def test_what_is_looked_after() -> None:
         Domain("local", each.instance, each.instance, DomainState.RUNNING, each) for each in (owner, others)
     )
     seen = Observation(0.0, 10.0, inventory={"local": HostInventory("local", domains)})
-    policies = (
-        Policy("web", stored(2).image, Size(1, 2)),
-        Policy("lost", Image("", "", "lost"), Size(1, 2)),
-        Policy("web-b", stored(2).image, Size(1, 2)),
-    )
+    web = Policy("web", stored(2).image, Size(1, 2))
+    lost = Policy("lost", Image("", "", "lost"), Size(1, 2))
+    cloned = ((web, web.image), (lost, lost.image), (replace(web, group="web-b"), web.image), (web, stored(3).image))
     catalog = Catalog((stored(2), stored(3)), published(2))
-    assert set(watched_images(policies, seen, "me", catalog)) == {
+    assert set(watched_images(cloned, seen, "me", catalog)) == {
+        Watched("local", Image("default", "web@3.qcow2"), frozenset(), stored(3).digest),
         Watched("local", Image("default", "web@2.qcow2"), frozenset(), stored(2).digest),
         Watched("local", Image("default", "old.qcow2"), frozenset({"stamp"})),
     }

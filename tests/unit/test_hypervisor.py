@@ -4,8 +4,10 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
+from xml.etree import ElementTree as ET
 
 import libvirt
 import pytest
@@ -34,7 +36,7 @@ from autoscaler.hypervisor.volumes import overlay_xml
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 CONTROLLER = "6f9f3c1e-8a70-4b7c-9a3d-0d8f1a2b3c4d"
-OWNERSHIP = Ownership(CONTROLLER, "web", "web-1", "0a1b2c", 1700000000.25)
+OWNERSHIP = Ownership(CONTROLLER, "web", "web-1", "0a1b2c", 1700000000.25, Image("default", "golden.qcow2"))
 FILES = Files("/pool/web-1.qcow2", "/pool/web-1.console.log")
 MIB = 1024 * 1024
 
@@ -64,13 +66,40 @@ def test_domain_xml_is_as_recorded(name: str, arguments: tuple[str, str, int]) -
     assert xml_of(*arguments) == (GOLDEN / name).read_text()
 
 
+def test_a_seed_is_the_second_disk_and_nothing_else_changes() -> None:
+    clone = Clone("web", "local", "web-1", Image("default", "golden.qcow2"), Machine())
+    platform = Platform("qemu", "x86_64", "pc", "/usr/bin/qemu-system-x86_64")
+    without, seeded = (
+        ET.fromstring(domain_xml(clone, domain_uuid(CONTROLLER, "web-1"), OWNERSHIP, platform, files))
+        for files in (FILES, replace(FILES, seed="/pool/web-1.seed.iso"))
+    )
+    devices, (disk, seed) = seeded.find("devices"), seeded.findall("devices/disk")
+    assert devices is not None
+    assert disk.find("readonly") is None
+    assert seed.find("readonly") is not None
+    found = {child.tag: child.attrib for child in seed}
+    assert (found["source"], found["target"]) == ({"file": "/pool/web-1.seed.iso"}, {"dev": "vdb", "bus": "virtio"})
+    assert found["driver"] == {"name": "qemu", "type": "raw"}
+    devices.remove(seed)
+    assert ET.canonicalize(ET.tostring(seeded), strip_text=True) == ET.canonicalize(
+        ET.tostring(without), strip_text=True
+    )
+
+
 def test_overlay_names_its_backing_format() -> None:
     assert overlay_xml("web-1.qcow2", 64 * MIB, "/pool/a & b.qcow2") + "\n" == (GOLDEN / "overlay.xml").read_text()
 
 
 def test_names_with_markup_stay_text() -> None:
-    ownership = Ownership(CONTROLLER, "a'<b>\"&", "web-1", "", 0.1)
+    ownership = Ownership(CONTROLLER, "a'<b>\"&", "web-1", "", 0.1, Image('p"', "<v>&", "web", 3))
     assert parse_ownership(to_text(ownership_element(ownership))) == ownership
+
+
+def test_an_element_of_an_earlier_release_tells_no_image() -> None:
+    ownership = Ownership(CONTROLLER, "web", "web-1", "0a1b2c", 0.1)
+    text = to_text(ownership_element(ownership))
+    assert "image-volume" not in text
+    assert parse_ownership(text) == ownership
 
 
 @pytest.mark.parametrize("text", ["", "<a/>", "<a controller='x' group='g' instance='i' image-digest=''/>"])

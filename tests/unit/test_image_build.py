@@ -117,7 +117,10 @@ def test_virt_install_ends_with_whoever_listens() -> None:
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "begun\n"
-    assert running("sleep 98764")
+    begun = time.monotonic()
+    while not running("sleep 98764"):
+        assert time.monotonic() < begun + 20
+        time.sleep(0.05)
     os.kill(process.pid, signal.SIGKILL)
     process.wait(10)
     process.stdout.close()

@@ -168,3 +168,13 @@ def test_what_is_pinned_or_being_cloned_stays(journal: Journal) -> None:
     journal.commit_tick(TickRecord(Observation(0.0, 10.0), (), (), Memory(journal.controller)), [clone])
     with pytest.raises(ControlError, match="needed by: blog"):
         desk.remove(ME, second)
+
+
+def test_what_a_refresh_may_go_back_to_stays(journal: Journal) -> None:
+    first = bring(image_desk(journal), FIRST)
+    before = Image(first.pool, first.volume)
+    desk = image_desk(journal, refreshing=((FOLLOWING, before),))
+    bring(desk, SECOND)
+    desk.publish(ME, "web", 2)
+    with pytest.raises(ControlError, match="needed by: web"):
+        desk.remove(ME, first)

@@ -143,6 +143,13 @@ POLICIES: dict[str, str] = {
     "an order that is none": GOOD + "removal: {order: random}\n",
     "a life shorter than its minimum": GOOD + "removal: {min_lifetime: 2h, max_lifetime: 1h}\n",
     "a life that is no duration": GOOD + "removal: {max_lifetime: always}\n",
+    "a batch that is nothing": GOOD + "refresh: {batch: true}\n",
+    "a batch of none": GOOD + "refresh: {batch: 0%}\n",
+    "a batch of too many": GOOD + "refresh: {batch: 1001}\n",
+    "more than all in service": GOOD + "refresh: {min_in_service: 101%}\n",
+    "fewer than none in service": GOOD + "refresh: {min_in_service: -1}\n",
+    "canaries that are a share": GOOD + "refresh: {canary: 10%}\n",
+    "a refresh without time": GOOD + "refresh: {timeout: 1s}\n",
     "a warm-up that is none": but("warm_up: 60s", "warm_up: automatic"),
     "text in a list of sections": but("  - {type", "  - guest.cpu\n  - {type"),
     # Version, group, mode
@@ -384,6 +391,34 @@ def policy_refusals() -> dict[str, str]:
     return refusals
 
 
+TEMPLATES: dict[str, tuple[str, bytes]] = {
+    "a template that is not there": ("{user_data: none}", b""),
+    "a template that is not text": ("{user_data: template}", b"#!/bin/sh\n\xff"),
+    "a template that is too long": ("{user_data: template}", b"#!" + b"x" * 65_536),
+    "a template in a home": ("{user_data: ~/template}", b""),
+    "a template that is no path": ("{user_data: 7}", b""),
+    "a template that is empty text": ("{user_data: ''}", b""),
+    "placeholders that are unknown": ("{user_data: template}", b"#cloud-config\na: '@{instnce}'\nb: @{secret:db}\n"),
+    "a placeholder that is open": ("{user_data: template}", b"#!/bin/sh\necho @{instance\n"),
+    "user-data of no kind": ("{user_data: template}", b"hostname: x\n"),
+    "user-data that is no YAML": ("{user_data: template}", b"#cloud-config\na: b: c\n"),
+    "meta-data that is the same for all": ("{meta_data: template}", b"instance-id: '@{group}'\n"),
+    "a network-config without keys": ("{network_config: template}", b"dhcp\n"),
+    "a secret of a strange name": ("{secrets: {DB: x}}", b""),
+    "cloud-init's own key": ("{user-data: template}", b""),
+}
+
+
+def template_refusals() -> dict[str, str]:
+    refusals = {}
+    path, folder = Path("policy.yaml"), f"{Path.cwd()}/"
+    for name, (section, template) in TEMPLATES.items():
+        path.write_text(f"{GOOD}cloud_init: {section}\n")
+        Path("template").write_bytes(template)
+        refusals[f"cloud-init: {name}"] = refusal(lambda: load_file(path)).replace(folder, "")
+    return refusals
+
+
 def config_refusals() -> dict[str, str]:
     refusals = {}
     path = Path("config.yaml")
@@ -417,7 +452,7 @@ def file_refusals() -> dict[str, str]:
 
 def test_every_problem_reads_as_in_the_golden_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    refusals = {**policy_refusals(), **config_refusals(), **file_refusals()}
+    refusals = {**policy_refusals(), **template_refusals(), **config_refusals(), **file_refusals()}
     text = "\n".join(f"# {name}\n{lines}\n" for name, lines in refusals.items())
     if os.environ.get(REGENERATE):
         GOLDEN.write_text(text)
@@ -448,7 +483,9 @@ def _templates(source: str) -> Iterator[tuple[int, str]]:
                     yield node.lineno, "".join(fixed)
 
 
-@pytest.mark.parametrize("module", ["values", "model", "scaling", "calendar", "fields", "traffic"])
+@pytest.mark.parametrize(
+    "module", ["values", "model", "scaling", "calendar", "fields", "traffic", "refresh", "cloud_init"]
+)
 def test_the_golden_file_has_every_error_of_the_policy(module: str) -> None:
     golden = GOLDEN.read_text()
     source = (Path(__file__).parent.parent.parent / "autoscaler" / "policy" / f"{module}.py").read_text()

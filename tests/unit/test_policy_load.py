@@ -19,6 +19,7 @@ from autoscaler.core.policy import (
     IMAGE_NAME,
     Accelerator,
     Behavior,
+    CloudInit,
     DirectionLimits,
     Drain,
     Health,
@@ -35,19 +36,21 @@ from autoscaler.core.policy import (
     Removal,
     RemovalOrder,
     Schedule,
+    Secret,
     Select,
     Size,
     Starved,
     Step,
     StepScaling,
     TargetTracking,
+    Template,
     ThresholdScaling,
     Traffic,
     TrafficKind,
     WhenDown,
 )
 from autoscaler.policy.load import load_directory, load_file, load_files, schema, show
-from autoscaler.policy.model import PolicyFile, RateSection, to_core
+from autoscaler.policy.model import PolicyFile, RateSection, to_core, to_data
 from autoscaler.policy.scaling import (
     ScheduleSection,
     StepScalingSection,
@@ -70,6 +73,7 @@ SWITCHED_OFF = frozenset(
         *(f"traffic.{key}" for key in ("type", "port", "socket", "backend", "slots", "template", "path", "reload")),
         *(f"traffic.{key}" for key in ("url", "weight_warming", "drain.deadline", "unhealthy", "when_down")),
         "traffic.min_in_service",
+        *(f"cloud_init.{key}" for key in ("user_data", "meta_data", "network_config", "secrets")),
     }
 )
 """Keys that switch something on by being there."""
@@ -404,6 +408,10 @@ EVERY_TRAFFIC = (
 )
 
 
+_TEMPLATE = Template("/t", "")
+EVERY_TEMPLATE = CloudInit(_TEMPLATE, _TEMPLATE, _TEMPLATE, (Secret("db", "/p"),))
+
+
 def test_show_writes_what_is_switched_on() -> None:
     policy = parse(MINIMAL + EVERY_GATE_AND_HOOK)
     assert policy.ready == Ready(True, True, 80, HttpCheck(8080, "/healthz", 204))
@@ -420,10 +428,11 @@ def test_show_writes_what_is_switched_on() -> None:
     }
     for text in EVERY_TRAFFIC:
         shown |= set(_leaves(yaml.safe_load(show(parse(MINIMAL + text)))))
+    shown |= set(_leaves(to_data(replace(policy, cloud_init=EVERY_TEMPLATE))))
     shown |= set(
         _leaves(yaml.safe_load(show(parse(but("{pool: default, volume: golden.qcow2}", "{name: a}", MINIMAL)))))
     )
-    assert shown >= SWITCHED_OFF
+    assert {leaf.replace("secrets.db", "secrets") for leaf in shown} >= SWITCHED_OFF
 
 
 def test_the_warm_up_may_follow_the_launches() -> None:

@@ -48,7 +48,7 @@ def test_what_policy_show_prints_is_the_same_policy_with_every_default(path: Pat
     VALIDATOR.validate(read_file(shown).data)
     data = read_file(shown).data
     # Of one direction: without it the behaviour's own counts. The others switch something on by being there.
-    optional = {"tolerance", "tcp", "http", "idle", "traffic"}
+    optional = {"tolerance", "tcp", "http", "idle", "traffic", "cloud_init"}
     for name, properties in _sections(schema(), ("scaling", "hosts")):
         section: Any = data
         for step in name:

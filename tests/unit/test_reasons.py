@@ -138,6 +138,31 @@ EXAMPLES: dict[ReasonCode, dict[str, Parameter]] = {
     ReasonCode.KEPT_IN_SERVICE: {"instance": "web-7", "min": 1},
     ReasonCode.WAITS_FOR_SESSIONS: {"instance": "web-7", "sessions": 3, "until": 1_700_000_000.0},
     ReasonCode.SESSIONS_CUT: {"instance": "web-7", "sessions": 3},
+    ReasonCode.REFRESH_ASKED: {"image": "default/v2.qcow2"},
+    ReasonCode.REFRESH_TRIES: {"image": "default/v2.qcow2", "wanted": 2, "made": 1, "ready": 0},
+    ReasonCode.REFRESH_SOAKS: {"image": "default/v2.qcow2", "ready": 1, "until": 1_700_000_000.0},
+    ReasonCode.REFRESH_REPLACES: {"image": "default/v2.qcow2", "batch": 2, "ready": 3, "left": 5},
+    ReasonCode.REFRESH_PAUSES: {"image": "default/v2.qcow2", "batch": 2, "left": 4, "until": 1_700_000_000.0},
+    ReasonCode.REFRESH_GOES_BACK: {
+        "image": "default/v1.qcow2",
+        "refused": "default/v2.qcow2",
+        "why": "canary_not_ready",
+        "instance": "web-7",
+    },
+    ReasonCode.REFRESH_LACKS_ROOM: {"ready": 4, "min": 4, "max": 4},
+    ReasonCode.REFRESH_WAITS_FOR_SERVICE: {"ready": 3, "min": 3},
+    ReasonCode.REFRESH_STARVED: {"image": "default/v2.qcow2"},
+    ReasonCode.REFRESH_SPARES: {"protected": 1},
+    ReasonCode.REFRESH_DONE: {"image": "default/v2.qcow2", "spared": 0},
+    ReasonCode.REFRESH_CANCELLED: {"image": "default/v2.qcow2"},
+    ReasonCode.REFRESH_ROLLED_BACK: {"image": "default/v1.qcow2"},
+    ReasonCode.REFRESH_FAILED: {
+        "image": "default/v2.qcow2",
+        "why": "no_progress",
+        "instance": "",
+        "group": "web",
+    },
+    ReasonCode.LAUNCHES_PINNED: {"image": "default/v1.qcow2", "refused": "default/v2.qcow2", "group": "web"},
 }
 
 

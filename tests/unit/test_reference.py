@@ -3,10 +3,12 @@
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from deploy.install.install import COMPLETIONS, completion, man_pages
 from deploy.reference.commands import markdown, pages, write_man_pages
 from tests.support.commands import every_command
 
@@ -35,6 +37,15 @@ def test_a_page_has_all_that_the_help_has(written: list[Path]) -> None:
         words = " ".join(re.sub(".\x08", "", done.stdout).split())
         for expected in (page.summary, *page.paragraphs, *page.examples, *(what for _, what in page.options)):
             assert " ".join(expected.split()) in words, page.title
+
+
+def test_the_installer_puts_pages_and_completions_to_where_they_are_looked_for() -> None:
+    environment = Path(sys.prefix)
+    pages_put = dict(man_pages(environment))
+    assert Path("/usr/local/share/man/man1/autoscaler-top.1") in pages_put
+    assert len(pages_put) == len(list(every_command()))
+    for shell, path in COMPLETIONS.items():
+        assert b"autoscaler" in completion(environment, shell), path
 
 
 def test_mandoc_has_nothing_to_say(written: list[Path]) -> None:

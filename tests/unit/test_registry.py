@@ -56,6 +56,7 @@ def test_what_changes_something_is_told_from_what_reads() -> None:
     assert not {"info", "XMLDesc", "lookupByName", "listAllDomains", "download", "isActive"} & mutating
     assert mutating_port() == {
         "create_overlay",
+        "create_seed",
         "define",
         "start",
         "request_shutdown",

@@ -5,9 +5,13 @@ import os
 import signal
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.text import Text
 
 from autoscaler.cli.hosts import hosts_picture
 from autoscaler.cli.output import harmless
@@ -15,7 +19,7 @@ from autoscaler.cli.show_history import history_picture
 from autoscaler.cli.show_status import status_picture
 from autoscaler.cli.show_traffic import traffic_picture
 from autoscaler.control.server import ControlServer
-from tests.samples import HISTORY, NOW, ROOM, SNAPSHOT, TRAFFIC
+from tests.samples import EVENTS, HISTORY, NOW, ROOM, SNAPSHOT, TRAFFIC
 from tests.support.commands import at_terminal, shown
 from tests.support.desk import Desk
 from tests.support.terminal import COMMAND, CONTROL, on_a_terminal, rest, terminal
@@ -98,10 +102,31 @@ def test_a_locale_without_the_signs_gets_others(config: Path, locale: str) -> No
     assert ascii_only.stdout.isascii()
 
 
+@given(st.text(st.sampled_from("ab .→é/"), max_size=300), st.integers(20, 100))
+def test_wrapping_changes_nothing_but_white_space(text: str, width: int) -> None:
+    lines = shown((Text(text, "bold"),), width).splitlines()
+    assert all(len(line) <= width for line in lines)
+    assert "".join("".join(lines).split()) == "".join(text.split())
+    assert not text.strip() or lines[0].strip()
+
+
 def test_what_would_steer_a_terminal_is_escaped() -> None:
     assert (
         harmless("red \x1b[31m\r\x07 caf\u00e9 \u202e\n\udcff") == r"red \x1b[31m\r\x07 café \u202e" + "\n" + r"\udcff"
     )
+
+
+@pytest.mark.usefixtures("daemon")
+def test_what_guests_and_others_say_cannot_steer_the_terminal(config: Path, run: Run, desk: Desk) -> None:
+    evil = "evil \x1b]0;title\x07\x1b[2J\x9b1m\udcff"
+    web, *others = SNAPSHOT.groups
+    said = replace(web.instances[0], complaint=evil)
+    desk.shown = replace(SNAPSHOT, groups=(replace(web, instances=(said, *web.instances[1:])), *others))
+    shown_as = r"evil \x1b]0;title\x1b[2J\x9b1m\udcff"
+    assert shown_as in run("status").stdout
+    _, written = on_a_terminal(config, "status", columns=200)
+    assert shown_as in written.decode()
+    assert evil in json.loads(run("status", "--json").stdout)["groups"][0]["instances"][0]["complaint"]
 
 
 @pytest.mark.usefixtures("daemon")
@@ -158,6 +183,38 @@ def test_a_daemon_that_stops_while_it_is_watched_is_waited_for(
     steps = iter((daemon.stop,))
     assert "23:13:24: no daemon answers" in run("status", "--watch").stdout
     daemon.start()
+
+
+@pytest.mark.usefixtures("berlin")
+def test_events_are_followed_across_a_restart_of_the_daemon(
+    run: Run, desk: Desk, daemon: ControlServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = iter((daemon.stop, lambda: None, daemon.start))
+    asked: list[tuple[str | None, float | None, int] | None] = []
+
+    def wait(_seconds: float) -> None:
+        asked.append(desk.asked_events)
+        step = next(steps, None)
+        if step is None:
+            raise KeyboardInterrupt
+        step()
+
+    monkeypatch.setattr(time, "sleep", wait)
+    result = run("events", "--follow", "--json", "--since", "1h")
+    assert result.exit_code == 130
+    assert len(result.stdout.splitlines()) == len(EVENTS)
+    assert result.stderr.count("no daemon answers") == 1
+    assert "Waiting for it." in result.stderr
+    assert asked[-1] == (None, NOW + 4 - 3600, EVENTS[-1].id)
+
+
+@pytest.mark.parametrize("locale", ["C.UTF-8", "C", "POSIX"])
+def test_words_that_are_no_utf_8_are_named_all_the_same(locale: str) -> None:
+    env = {**os.environ, "LC_ALL": locale}
+    done = subprocess.run([*COMMAND, "image", "lint", b"\xff\xfe"], capture_output=True, env=env, check=False)
+    assert (done.returncode, done.stderr) == (1, b"")
+    assert b"there is no file" in done.stdout
+    assert b"\\udcff" in done.stdout
 
 
 @pytest.mark.parametrize(

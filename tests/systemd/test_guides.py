@@ -1,5 +1,6 @@
 """The commands of the guides, taken out of their text and run as they stand there: real systemd, real guests."""
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,7 +30,7 @@ def shell_in(service: Service, folder: str) -> Shell:
 
 
 @pytest.fixture
-def bare(empty: Service) -> Service:
+def bare(empty: Service) -> Iterator[Service]:
     """A host on which a checkout lies in /root/checkout, with what its image is made of, and nothing is installed."""
     inside = empty.container
     inside.run("mkdir", "-p", "/root/checkout/.cache")
@@ -39,7 +40,8 @@ def bare(empty: Service) -> Service:
     give_sudo(empty)
     # Debian's own network `default`, which the container hides with all of the machine's libvirt state.
     inside.run("virsh", "net-define", "/usr/share/libvirt/networks/default.xml")
-    return empty
+    yield empty
+    print(empty.journal()[-6000:], file=sys.stderr)
 
 
 @pytest.fixture

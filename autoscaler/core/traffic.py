@@ -149,7 +149,8 @@ def _assign(slots: Sequence[Slot], services: Sequence[Service]) -> tuple[tuple[S
     """
     # Guests tell their own addresses: two may claim the same one, and each keeps a slot of its own.
     by_address: dict[tuple[str, int], list[Slot]] = {}
-    for slot in sorted(slots, key=lambda slot: slot.state is SlotState.MAINT):
+    # Of several with one address, the one in service is whom that instance's clients know.
+    for slot in sorted(slots, key=lambda slot: (slot.state is SlotState.MAINT, not slot.serves)):
         by_address.setdefault((slot.address, slot.port), []).append(slot)
     pairs: dict[str, tuple[Slot, Service]] = {}
     for service in services:

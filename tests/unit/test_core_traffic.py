@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from autoscaler.core.observation import Slot, SlotState, TrafficView
@@ -171,6 +171,9 @@ SERVICES = st.dictionaries(
 
 
 @given(SLOTS, SERVICES, st.integers(0, 3))
+@example(
+    view(slot(1, "10.0.0.6", DRAIN), slot(2, "10.0.0.6", READY)), (service(6, DRAIN, 0.1),), 1
+)  # one instance in two slots
 def test_one_pass_is_enough_and_leaves_enough(has: TrafficView, services: tuple[Service, ...], least: int) -> None:
     should = wanted(*services, least=least)
     alive = {s.address for s in has.slots if s.serves and any(s.address == x.address for x in services)}

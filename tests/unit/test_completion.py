@@ -51,7 +51,7 @@ def offered(shell: str, script: Path, config: Path, *words: str) -> list[str]:
     return done.stdout.split()
 
 
-@pytest.mark.parametrize("shell", ["bash", "fish"])
+@pytest.mark.parametrize("shell", [pytest.param("bash", marks=pytest.mark.slow), "fish"])
 def test_commands_options_names_and_choices_are_completed(
     shell: str, script: Callable[[str], Path], config: Path, daemon: ControlServer
 ) -> None:

@@ -191,8 +191,12 @@ def _spoiled(command: click.Command) -> Iterator[list[str]]:
 
 @pytest.mark.parametrize(
     ("path", "daemon_answers"),
-    list(product(LEAVES, (False, True))),
-    ids=[f"{'_'.join(path)}-{'daemon' if up else 'no_daemon'}" for path, up in product(LEAVES, (False, True))],
+    [
+        pytest.param(
+            *(path, up), marks=() if up else pytest.mark.slow, id=f"{'_'.join(path)}-{'daemon' if up else 'no_daemon'}"
+        )
+        for path, up in product(LEAVES, (False, True))
+    ],
 )
 def test_no_argument_ends_in_a_traceback(
     place: Path,

@@ -4,6 +4,7 @@ A whole image is read, which may take minutes, so no tick waits for it; it is re
 that libvirt tells by sizes and time of change, and what was read is kept across restarts.
 """
 
+import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
@@ -110,9 +111,11 @@ class GoldenWatch:
         return self._states
 
     def _run(self) -> None:
-        # Of this thread alone, on Linux.
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
         try:
+            # The service's sandbox forbids it; then images are read beside everything else.
+            with contextlib.suppress(PermissionError):
+                # Of this thread alone, on Linux.
+                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
             while not self._closed.is_set():
                 self.look()
                 self._asked.wait(self._interval_seconds)

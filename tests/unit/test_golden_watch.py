@@ -4,6 +4,8 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from autoscaler.core.catalog import Catalog
 from autoscaler.core.errors import HypervisorError, HypervisorErrorKind
 from autoscaler.core.observation import Domain, DomainState, GoldenState, HostInventory, Observation, Ownership
@@ -12,6 +14,7 @@ from autoscaler.core.ports import GoldenSeen
 from autoscaler.golden_watch import GoldenWatch, Watched, watched_images
 from autoscaler.images.flatten import content_digest
 from autoscaler.store import Journal
+from tests.support.private_libvirtd import wait_until
 from tests.unit.test_core_catalog import published, stored
 
 IMAGE = Image("default", "golden.qcow2")
@@ -167,3 +170,21 @@ def test_what_is_looked_after() -> None:
         Watched("local", Image("default", "web@2.qcow2"), frozenset(), stored(2).digest),
         Watched("local", Image("default", "old.qcow2"), frozenset({"stamp"})),
     }
+
+
+def test_a_sandbox_that_forbids_a_lower_priority_keeps_nobody_from_looking(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forbidden(*_: int) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr("os.setpriority", forbidden)
+    path = tmp_path / "golden.qcow2"
+    path.write_bytes(b"one")
+    changes = list[str]()
+    watch = watch_of(Host(path), Journal.in_memory(), changes)
+    watch.watch((Watched("local", IMAGE),))
+    watch.start()
+    wait_until(lambda: KEY in watch.states() and not watch.states()[KEY].unread, 10, "the image is read")
+    watch.close()
+    assert set(changes) == {"changed"}

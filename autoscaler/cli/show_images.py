@@ -18,20 +18,20 @@ _WHY = {
 }
 _MOST_USERS = 3
 _LISTED: dict[str, JustifyMethod] = {
-    "image": "left",
-    "version": "left",
-    "host": "left",
-    "pool": "left",
-    "disk": "right",
-    "imported": "left",
-    "followed by": "left",
+    "IMAGE": "left",
+    "VERSION": "left",
+    "HOST": "left",
+    "POOL": "left",
+    "DISK": "right",
+    "IMPORTED": "left",
+    "FOLLOWED BY": "left",
 }
 _PRUNED: dict[str, JustifyMethod] = {
-    "image": "left",
-    "version": "left",
-    "host": "left",
-    "file": "right",
-    "what": "left",
+    "IMAGE": "left",
+    "VERSION": "left",
+    "HOST": "left",
+    "FILE": "right",
+    "WHAT": "left",
 }
 
 

@@ -1,11 +1,18 @@
-"""Says how many cases of the crash matrices passed, out of how many there are."""
+"""Lets tests interrupt what they start, and says how many cases of the crash matrices passed, out of how many."""
 
+import signal
 from collections import Counter
 
 import pytest
 
 MATRIX = "crash matrix"
 WHOLE = "whole crash matrix"
+
+
+def pytest_configure() -> None:
+    # A shell starts what runs in the background with SIGINT ignored, and everything below would ignore it, too.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

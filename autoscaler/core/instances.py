@@ -154,10 +154,18 @@ def _seen_off(memory: InstanceMemory, domain: Domain, boot: str | None) -> Insta
     return replace(memory, off=domain.state is DomainState.SHUTOFF and (domain.saved or rebooted))
 
 
+def flights_by_group(observation: Observation) -> dict[str, tuple[InFlight, ...]]:
+    """List what is in flight of every group, in one pass."""
+    groups: dict[str, list[InFlight]] = {}
+    for flight in observation.in_flight:
+        groups.setdefault(flight.intent.action.group, []).append(flight)
+    return {group: tuple(flights) for group, flights in groups.items()}
+
+
 def classify(
-    group: str, domains: Sequence[Domain], in_flight: Sequence[InFlight], memory: GroupMemory, observation: Observation
+    domains: Sequence[Domain], in_flight: Sequence[InFlight], memory: GroupMemory, observation: Observation
 ) -> tuple[Instance, ...]:
-    """List the group's instances, sorted by id; what is in flight outranks what is listed."""
+    """List a group's instances, sorted by id; what is in flight of it outranks what is listed."""
     at = observation.at
     instances = {name: _out_of_reach(name, memory) for name in _lost_hosts(memory, observation)}
     for domain in domains:
@@ -167,7 +175,7 @@ def classify(
     for flight in in_flight:
         action = flight.intent.action
         # What is collected is no instance any more.
-        if action.group == group and not isinstance(action, Collect):
+        if not isinstance(action, Collect):
             instances[action.instance] = _of_flight(flight, instances.get(action.instance))
     return tuple(instances[key] for key in sorted(instances))
 

@@ -15,6 +15,7 @@ from autoscaler.core.instances import (
     Instance,
     classify,
     domains_by_group,
+    flights_by_group,
     remember,
     serving,
     unread_hosts,
@@ -65,9 +66,12 @@ def step(policies: Sequence[Policy], observation: Observation, memory: Memory) -
     actions: list[Action] = []
     transitions: list[Transition] = []
     launches = dict(memory.launches)
-    owned = domains_by_group(observation, memory.controller)
+    owned, flights = domains_by_group(observation, memory.controller), flights_by_group(observation)
     ordered = sorted(policies, key=lambda policy: policy.group)
-    seen = [_look(policy, observation, memory, owned.get(policy.group, ())) for policy in ordered]
+    seen = [
+        _look(policy, observation, memory, owned.get(policy.group, ()), flights.get(policy.group, ()))
+        for policy in ordered
+    ]
     chosen = turns([i for each in seen if each.acts(observation.at) for i in each.instances], observation.workers)
     counted = [_count(each, observation, memory) for each in seen]
     granted = admit([each.asking(observation.at) for each in counted if not each.unread], observation, memory.preempted)
@@ -81,7 +85,7 @@ def step(policies: Sequence[Policy], observation: Observation, memory: Memory) -
         groups[each.policy.group], begun = _follow(each, group, planned, observation)
         transitions += (*each.transitions, *begun)
         note_launches(launches, each.launched_seconds)
-    for each in _unmanaged(owned, policies, observation, memory):
+    for each in _unmanaged(owned, flights, policies, observation, memory):
         planned = delete(each.policy, each.instances, each.group, observation.at) if each.group.deleting else ()
         actions.extend(planned)
         group, begun = _follow(each, each.group, planned, observation)
@@ -109,12 +113,18 @@ def _all_read(observation: Observation) -> bool:
 
 
 def _unmanaged(
-    owned: Mapping[str, tuple[Domain, ...]], policies: Sequence[Policy], observation: Observation, memory: Memory
+    owned: Mapping[str, tuple[Domain, ...]],
+    flights: Mapping[str, tuple[InFlight, ...]],
+    policies: Sequence[Policy],
+    observation: Observation,
+    memory: Memory,
 ) -> list["_Seen"]:
     """Look at the groups that have no policy: remembered, running, or spoken of by an operator."""
     asked = {request.group for request in observation.requests if request.change is Change.DELETE}
     names = {*memory.groups, *owned, *asked} - {policy.group for policy in policies}
-    return [_look(stand_in(name), observation, memory, owned.get(name, ())) for name in sorted(names)]
+    return [
+        _look(stand_in(name), observation, memory, owned.get(name, ()), flights.get(name, ())) for name in sorted(names)
+    ]
 
 
 def _follow(
@@ -124,8 +134,7 @@ def _follow(
     if seen.unread:
         return group, ()
     begun = tuple(InFlight(Intent(0, observation.at, action), IntentState.OPEN) for action in planned)
-    flights = (*observation.in_flight, *begun)
-    instances = classify(seen.policy.group, seen.domains, flights, group, observation)
+    instances = classify(seen.domains, (*seen.flights, *begun), group, observation)
     lives, transitions = follow(seen.policy.group, group, instances, observation)
     return replace(group, lives=lives), transitions
 
@@ -134,15 +143,10 @@ def all_instances(
     policies: Sequence[Policy], observation: Observation, memory: Memory
 ) -> dict[str, tuple[Instance, ...]]:
     """List the instances of every group, with a policy or without, as the step that gave this memory saw them."""
-    owned = domains_by_group(observation, memory.controller)
-    flights: dict[str, list[InFlight]] = {}
-    for flight in observation.in_flight:
-        flights.setdefault(flight.intent.action.group, []).append(flight)
+    owned, flights = domains_by_group(observation, memory.controller), flights_by_group(observation)
     names = {*owned, *memory.groups, *(policy.group for policy in policies)}
     return {
-        name: classify(
-            name, owned.get(name, ()), tuple(flights.get(name, ())), memory.groups.get(name, GroupMemory()), observation
-        )
+        name: classify(owned.get(name, ()), flights.get(name, ()), memory.groups.get(name, GroupMemory()), observation)
         for name in sorted(names)
     }
 
@@ -168,6 +172,7 @@ class _Seen:
     policy: Policy
     group: GroupMemory
     domains: tuple[Domain, ...] = ()
+    flights: tuple[InFlight, ...] = ()
     instances: tuple[Instance, ...] = ()
     unread: tuple[tuple[str, str], ...] = ()
     reasons: tuple[Reason, ...] = ()
@@ -197,7 +202,13 @@ class _Seen:
         return not (self.group.paused or self.policy.mode is Mode.SHADOW or backs_off)
 
 
-def _look(policy: Policy, observation: Observation, memory: Memory, domains: tuple[Domain, ...]) -> _Seen:
+def _look(
+    policy: Policy,
+    observation: Observation,
+    memory: Memory,
+    domains: tuple[Domain, ...],
+    flights: tuple[InFlight, ...],
+) -> _Seen:
     at = observation.at
     policy = with_warm_up(policy, memory.launches)
     group = memory.groups.get(policy.group, GroupMemory())
@@ -207,7 +218,7 @@ def _look(policy: Policy, observation: Observation, memory: Memory, domains: tup
     if unread:
         return _Seen(policy, hold_refresh(group, at), unread=unread, reasons=refused)
     group = take_in_instances(group, remember(group, policy, domains, observation), at)
-    instances = classify(policy.group, domains, observation.in_flight, group, observation)
+    instances = classify(domains, flights, group, observation)
     group = take_in_traffic(group, policy, instances, observation)
     group = take_in_refresh(group, policy, instances, observation)
     launched = launched_seconds(group, policy, instances, at)
@@ -216,7 +227,7 @@ def _look(policy: Policy, observation: Observation, memory: Memory, domains: tup
     reasons = refused + noticed(instances, transitions) + traffic_reasons(policy, instances, group, observation)
     reasons += golden_reasons(policy, instances, observation)
     reasons += refresh_reasons(policy, instances, group, at)
-    return _Seen(policy, group, domains, instances, (), reasons, transitions, launched)
+    return _Seen(policy, group, domains, flights, instances, (), reasons, transitions, launched)
 
 
 def _count(seen: _Seen, observation: Observation, memory: Memory) -> _Seen:

@@ -9,8 +9,9 @@ from typing import Any, TypeVar
 
 import click
 
+from autoscaler.images.lint import LARGEST_BYTES
 from autoscaler.policy.image import read_image_name
-from autoscaler.policy.values import WrongValueError, read_name, read_size
+from autoscaler.policy.values import WrongValueError, read_name, read_size, write_size
 
 F = TypeVar("F", bound=Callable[..., Any])
 _LONGEST_SECONDS = 365 * 86400.0
@@ -59,6 +60,15 @@ def size(_: click.Context, __: click.Parameter, value: str) -> int:
         return read_size(value)
     except WrongValueError as error:
         raise click.BadParameter(str(error)) from error
+
+
+largest_option = _option(
+    size,
+    "SIZE",
+    ("--largest", "largest_bytes"),
+    {"default": write_size(LARGEST_BYTES), "help": "The largest virtual disk that is taken for meant."},
+)
+"""The option of commands that look at an image file."""
 
 
 def name(_: click.Context, __: click.Parameter, value: str) -> str:

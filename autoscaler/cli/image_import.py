@@ -87,15 +87,7 @@ def image_store(ctx: click.Context, host: str) -> "ImageStore":
     "--host", metavar="HOST", shell_complete=complete.hosts, help="On which host.  [default: the only one there is]"
 )
 @click.option("--no-publish", is_flag=True, help="Do not publish it, even if it is the first of its name.")
-@click.option(
-    "--largest",
-    "largest_bytes",
-    metavar="SIZE",
-    default="2TiB",
-    show_default=True,
-    callback=arguments.size,
-    help="The largest virtual disk that is taken for meant.",
-)
+@arguments.largest_option
 @json_option
 @config_option
 @click.pass_context

@@ -28,15 +28,7 @@ def image() -> None:
 
 @image.command()
 @click.argument("file", metavar="FILE|NAME", type=click.Path(path_type=Path))
-@click.option(
-    "--largest",
-    "largest_bytes",
-    metavar="SIZE",
-    default="2TiB",
-    show_default=True,
-    callback=arguments.size,
-    help="The largest virtual disk that is taken for meant.",
-)
+@arguments.largest_option
 @boot_options
 @json_option
 @config_option

@@ -14,6 +14,8 @@ import pytest
 
 from autoscaler.hypervisor import LibvirtHypervisor
 from deploy.demo.golden import build
+from tests.support.daemon import free_port
+from tests.support.haproxy import HAProxyProcess
 from tests.support.private_libvirtd import PrivateLibvirtd
 
 CACHE = Path(__file__).resolve().parents[2] / ".cache"
@@ -144,3 +146,10 @@ def _sweep(connection: libvirt.virConnect) -> None:
             pool.destroy()
         pool.undefine()
         shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture
+def haproxy(tmp_path: Path, libvirtd: PrivateLibvirtd) -> Iterator[HAProxyProcess]:
+    """A load balancer that reaches the guests."""
+    with HAProxyProcess(tmp_path, free_port(), inside=libvirtd.inside_network) as process:
+        yield process

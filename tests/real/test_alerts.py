@@ -9,7 +9,7 @@ import pytest
 
 from tests.real.conftest import Pool
 from tests.real.test_traffic import READY, until_served
-from tests.support.daemon import DaemonProcess, burn, free_port, group_of
+from tests.support.daemon import DaemonProcess, burn, group_of
 from tests.support.haproxy import HAProxyProcess
 from tests.support.private_libvirtd import PrivateLibvirtd
 from tests.support.prometheus import PrometheusWithRules
@@ -25,12 +25,6 @@ def policy(haproxy: HAProxyProcess, **changes: object) -> dict[str, object]:
     """Give the policy of a group of one behind HAProxy."""
     given = {"machine": GUEST, "ready": READY, "traffic": haproxy.section(), "size": {"min": 1, "max": 1}}
     return {**given, **changes}
-
-
-@pytest.fixture
-def haproxy(tmp_path: Path, libvirtd: PrivateLibvirtd) -> Iterator[HAProxyProcess]:
-    with HAProxyProcess(tmp_path, free_port(), inside=libvirtd.inside_network) as process:
-        yield process
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from autoscaler.core.memory import RefreshPhase, Setback
 from autoscaler.core.snapshot import GroupStatus, Snapshot
 from autoscaler.core.transition import InstanceState
 from tests.real.conftest import Pool
-from tests.support.daemon import DaemonProcess, free_port, group_of, guest_exec
+from tests.support.daemon import DaemonProcess, group_of, guest_exec
 from tests.support.haproxy import HAProxyProcess
 from tests.support.image_versions import BROKEN, make_version, version_word
 from tests.support.private_libvirtd import PrivateLibvirtd
@@ -26,14 +26,6 @@ pytestmark = [pytest.mark.real, pytest.mark.serial, pytest.mark.timeout(900)]
 READY = {"agent": True, "address": True, "http": {"port": 80, "path": "/", "status": 200}, "timeout": "3m"}
 QUICK = {"canary": 1, "canary_soak": "3s", "batch": 1, "pause": "1s"}
 Make = Callable[..., DaemonProcess]
-
-
-@pytest.fixture
-def haproxy(tmp_path: Path, libvirtd: PrivateLibvirtd) -> Iterator[HAProxyProcess]:
-    process = HAProxyProcess(tmp_path, free_port(), inside=libvirtd.inside_network)
-    process.start()
-    yield process
-    process.close()
 
 
 @pytest.fixture

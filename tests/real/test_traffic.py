@@ -19,7 +19,7 @@ from autoscaler.core.observation import SlotState
 from autoscaler.core.snapshot import Snapshot
 from autoscaler.core.transition import InstanceState
 from tests.real.conftest import Pool
-from tests.support.daemon import DaemonProcess, free_port, group_of, guest_exec
+from tests.support.daemon import DaemonProcess, group_of, guest_exec
 from tests.support.haproxy import HAProxyProcess
 from tests.support.private_libvirtd import PrivateLibvirtd, wait_until
 from tests.support.prometheus import DiscoveringPrometheus
@@ -29,14 +29,6 @@ pytestmark = [pytest.mark.real, pytest.mark.serial, pytest.mark.timeout(900)]
 
 READY = {"agent": True, "address": True, "http": {"port": 80, "path": "/", "status": 200}, "timeout": "10m"}
 Make = Callable[..., DaemonProcess]
-
-
-@pytest.fixture
-def haproxy(tmp_path: Path, libvirtd: PrivateLibvirtd) -> Iterator[HAProxyProcess]:
-    process = HAProxyProcess(tmp_path, free_port(), inside=libvirtd.inside_network)
-    process.start()
-    yield process
-    process.close()
 
 
 @pytest.fixture
